@@ -1,0 +1,40 @@
+"""Strict specifications, their files, run identity, and errors that a user can act on."""
+
+from polyprefix.config.errors import (
+    ConfigError,
+    DataError,
+    PolyprefixError,
+    RunError,
+    UnsupportedModel,
+    unknown,
+)
+from polyprefix.config.files import override, parse_value, put, read_yaml
+from polyprefix.config.identity import digest
+from polyprefix.config.run import (
+    ModelConfig,
+    RunConfig,
+    RuntimeConfig,
+    TaskConfig,
+    TrainConfig,
+)
+from polyprefix.config.spec import Spec
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "ModelConfig",
+    "PolyprefixError",
+    "RunConfig",
+    "RunError",
+    "RuntimeConfig",
+    "Spec",
+    "TaskConfig",
+    "TrainConfig",
+    "UnsupportedModel",
+    "digest",
+    "override",
+    "parse_value",
+    "put",
+    "read_yaml",
+    "unknown",
+]

@@ -1,0 +1,106 @@
+"""The configuration of one run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from polyprefix.config.spec import Spec
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ModelConfig(Spec):
+    """Which backbone.
+
+    ``name``: a name on the Hugging Face hub, a folder, or ``polyprefix/nano``, which is packaged.
+    """
+
+    name: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    trust_remote_code: bool = False
+
+
+class TaskConfig(Spec):
+    """Which task, its data and how much of it.
+
+    ``data``: a folder in the task's upstream format; without it the task is read from the hub.
+    ``train_data``: a file to train on in place of the task's own training split.
+    ``train_per_class``: few-shot, this many training examples of each label.
+    ``bad_rows``: ``error`` refuses to start on a malformed row, ``skip`` counts it in the record.
+    """
+
+    name: str
+    data: str | None = None
+    train_data: str | None = None
+    revision: str | None = None
+    source_language: str = "eng_Latn"
+    languages: str | tuple[str, ...] = "all"
+    train_samples: Positive | None = None
+    train_per_class: Positive | None = None
+    dev_samples: Positive | None = None
+    test_samples: Positive | None = None
+    bad_rows: Literal["error", "skip"] = "error"
+
+
+class TrainConfig(Spec):
+    """How to train.
+
+    ``learning_rate``: ``None`` takes the method's default. ``steps`` or ``epochs``, not both;
+    neither means 600 steps. ``batch_size``: examples of an optimizer step, however many
+    micro-batches it takes (``runtime.micro_batch_tokens``). ``evaluate_every``: steps between
+    evaluations on the source language's dev split; ``None``: a tenth of the training.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    steps: Positive | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Positive = 16
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_length: Positive = 512
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    evaluate_every: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give 'steps' or 'epochs', not both")
+        return self
+
+
+class RuntimeConfig(Spec):
+    """What may change how fast a run is but not what it computes; not part of its identity.
+
+    ``micro_batch_tokens``, ``evaluation_batch_tokens``: padded tokens of one forward pass.
+    ``checkpoint_every``: steps between checkpoints; ``None``: at every dev evaluation.
+    """
+
+    device: str = "auto"
+    micro_batch_tokens: Positive = 8192
+    evaluation_batch_tokens: Positive = 16384
+    gradient_checkpointing: bool = False
+    checkpoint_every: Positive | None = None
+
+
+class RunConfig(Spec):
+    """Everything about a run. ``method`` holds ``name`` and that method's own keys."""
+
+    model: ModelConfig
+    method: dict[str, Any]
+    task: TaskConfig
+    train: TrainConfig = TrainConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    seed: int = 0
+    output: str = "runs"
+
+    @model_validator(mode="after")
+    def _method_named(self) -> Self:
+        if not isinstance(self.method.get("name"), str):
+            raise ValueError("key 'method.name' is required: the name of an adaptation method")
+        return self

@@ -1,0 +1,59 @@
+"""Strict configuration objects and the text of their errors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from polyprefix.config.errors import ConfigError
+
+
+class Spec(BaseModel):
+    """A frozen configuration that rejects keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Validate ``values``.
+
+        Args:
+            values: a mapping, as from YAML.
+            where: what the values belong to, for the message: a file, a key.
+
+        Raises:
+            ConfigError: names each offending key, what it may be, and a close known key.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [_explain(cls, problem) for problem in error.errors()]
+            place = f"{where}: " if where else ""
+            raise ConfigError("\n".join(place + line for line in lines)) from None
+
+
+def _fields_at(spec: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """Field names of the configuration object at ``path``."""
+    for key in path:
+        field = spec.model_fields.get(str(key))
+        inner = None if field is None else field.annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        spec = inner
+    return list(spec.model_fields)
+
+
+def _explain(spec: type[BaseModel], problem: Any) -> str:
+    path: tuple[str | int, ...] = problem["loc"]
+    key = ".".join(str(part) for part in path) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(spec, path[:-1])
+        close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        return f"unknown key {key!r}.{hint} Known keys: {', '.join(known)}."
+    if problem["type"] == "missing":
+        return f"key {key!r} is required."
+    return f"key {key!r}: {problem['msg']} (got {problem['input']!r})."

@@ -1,0 +1,49 @@
+"""Adaptation methods, one file each, and the model they are attached to."""
+
+from polyprefix.methods import (
+    bottleneck,
+    full,
+    llama_adapter,
+    lora,
+    none,
+    prefix_tuning,
+    soft_prompt,
+)
+from polyprefix.methods.adapted import AdaptedModel, Output
+from polyprefix.methods.base import (
+    Adapter,
+    MethodConfig,
+    NotInPeft,
+    Setting,
+    get_method,
+    method_config,
+    method_of,
+    methods,
+    register_method,
+)
+from polyprefix.methods.layers import parse_layers
+from polyprefix.methods.storage import load_adapter, save_adapter
+
+__all__ = [
+    "AdaptedModel",
+    "Adapter",
+    "MethodConfig",
+    "NotInPeft",
+    "Output",
+    "Setting",
+    "bottleneck",
+    "full",
+    "get_method",
+    "llama_adapter",
+    "load_adapter",
+    "lora",
+    "method_config",
+    "method_of",
+    "methods",
+    "none",
+    "parse_layers",
+    "prefix_tuning",
+    "register_method",
+    "save_adapter",
+    "soft_prompt",
+]

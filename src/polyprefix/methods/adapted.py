@@ -1,0 +1,242 @@
+"""A backbone with adapters: the one model that training, scoring and decoding call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from polyprefix.config import ConfigError, unknown
+from polyprefix.methods.base import Adapter, MethodConfig, Setting, method_config, method_of
+from polyprefix.methods.soft_prompt import SoftPrompt
+from polyprefix.models import Backbone, CallContext, calling
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """``logits``: ``[B, T, V]``, or ``[N, V]`` where N positions were asked for."""
+
+    logits: torch.Tensor
+    past_key_values: Any = None
+
+
+class AdaptedModel(nn.Module):
+    """A backbone and any number of adapters, by name.
+
+    Calls use the adapter chosen by :meth:`use`, or one a row, named in the call.
+
+    Example::
+
+        model = AdaptedModel(load_backbone(ModelConfig(name="polyprefix/nano")))
+        model.attach({"name": "prefix_tuning", "length": 10})
+        logits = model(input_ids, attention_mask).logits
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.__dict__["backbone"] = backbone
+        self.model = backbone.model
+        self.adapters = nn.ModuleDict()
+        self.active: str | None = None
+        self._next_index = 0
+        self._next_soft_id = backbone.vocab_size
+        self.eval()
+
+    backbone: Backbone
+
+    # Adapters ----------------------------------------------------------------------------------
+
+    def attach(
+        self,
+        config: MethodConfig | Mapping[str, Any],
+        name: str = "default",
+        *,
+        seed: int = 0,
+        text: str | None = None,
+        restore: bool = False,
+    ) -> Adapter:
+        """Build an adapter, hook it in and use it.
+
+        Args:
+            config: a method's configuration, or ``{"name": method, ...}``.
+            name: the adapter's name on this model.
+            seed: of its initialisation.
+            text: what ``activations`` and ``text`` start from when the configuration has none.
+            restore: saved tensors will follow (:func:`load_adapter`): no initialisation by text.
+
+        Raises:
+            ConfigError: bad configuration, or the name is taken.
+            UnsupportedModel: the method cannot work on this backbone.
+        """
+        if name in self.adapters:
+            raise ConfigError(f"the model has an adapter {name!r} already")
+        if not isinstance(config, MethodConfig):
+            config = method_config(config)
+        ids = None
+        if text is not None:
+            encoded = self.backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = torch.tensor(encoded, dtype=torch.long)
+        generator = torch.Generator().manual_seed(seed)
+        adapter = method_of(config)(self.backbone, config, Setting(generator, ids, restore))
+        if self.adapters and not (adapter.mixes and all(a.mixes for a in self._all())):
+            raise ConfigError(
+                "an adapter that tunes the backbone itself must be the only one on it"
+            )
+        adapter.index = self._next_index
+        self._next_index += 1
+        if isinstance(adapter, SoftPrompt):
+            adapter.first_id = self._next_soft_id
+            self._next_soft_id += adapter.config.length
+        adapter.to(self.backbone.device)
+        adapter.install()
+        self.adapters[name] = adapter
+        self.use(name)
+        return adapter
+
+    def detach(self, name: str = "default") -> None:
+        """Take an adapter off; the others keep their names and soft token ids."""
+        self.adapter(name).remove()
+        del self.adapters[name]
+        if self.active == name:
+            self.active = None
+
+    def use(self, name: str | None) -> None:
+        """Calls that name no rows carry this adapter from now on; ``None``: none."""
+        if name is not None:
+            self.adapter(name).activate()
+        self.active = name
+        trained = {id(p) for p in self.adapter(name).trainable().values()} if name else set()
+        for adapter in self._all():
+            for parameter in adapter.trainable().values():
+                parameter.requires_grad_(id(parameter) in trained)
+
+    def adapter(self, name: str | None = None) -> Adapter:
+        """An adapter by name, by default the one in use.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        name = self.active if name is None else name
+        if name is None or name not in self.adapters:
+            raise ConfigError(unknown("adapter", str(name), self.adapters))
+        adapter = self.adapters[name]
+        assert isinstance(adapter, Adapter)
+        return adapter
+
+    def _all(self) -> list[Adapter]:
+        return [adapter for adapter in self.adapters.values() if isinstance(adapter, Adapter)]
+
+    def wrap(self, prompt_ids: Sequence[int], name: str | None = None) -> list[int]:
+        """Prompt ids with the soft tokens of an adapter (by default the one in use) in place."""
+        if name is None and self.active is None:
+            return list(prompt_ids)
+        before, after = self.adapter(name).prompt_ids()
+        return [*before, *prompt_ids, *after]
+
+    # Computation -------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        segment_ids: torch.Tensor | None = None,
+        adapters: Sequence[str | None] | None = None,
+        past_key_values: Any = None,
+        use_cache: bool = False,
+        keep: torch.Tensor | None = None,
+    ) -> Output:
+        """Logits of a batch.
+
+        Args:
+            input_ids: ``[B, T]``; ids from V on are soft tokens.
+            attention_mask: ``[B, S]``, S = cached + T; 0 is padding, on either side.
+            segment_ids: ``[B, T]``, packed examples, numbered along the row; -1 is padding. A
+                token sees its own segment only and positions restart. Not with a cache.
+            adapters: the adapter of each row, ``None`` for none. By default the one in use.
+            past_key_values: a cache of transformers, holding text only.
+            use_cache: return a cache.
+            keep: ``[N]`` indices into the ``B * T`` positions at which logits are wanted.
+
+        Returns:
+            logits ``[B, T, V]``, or ``[N, V]`` with ``keep``; the cache.
+        """
+        batch, length = input_ids.shape
+        if segment_ids is not None:
+            if attention_mask is not None or past_key_values is not None:
+                raise ValueError("segment_ids excludes attention_mask and past_key_values")
+            positions = key_positions = _packed_positions(segment_ids)
+            attention_mask = (segment_ids >= 0).long()
+        else:
+            if attention_mask is None:
+                seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+                attention_mask = input_ids.new_ones(batch, seen + length)
+            key_positions = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+            positions = key_positions[:, -length:]
+        adapter, rows, present, offset = self._route(adapters, batch, input_ids.device)
+        context = CallContext(
+            adapter=adapter,
+            rows=rows,
+            present=present,
+            segment_ids=segment_ids,
+            key_positions=key_positions if self.backbone.family.alibi else None,
+        )
+        with calling(context):
+            output = self.backbone.hidden_states(
+                inputs_embeds=self._embed(input_ids),
+                attention_mask=attention_mask,
+                position_ids=positions + offset,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+            )
+            hidden = output.last_hidden_state
+            if keep is not None:
+                hidden = hidden.flatten(0, 1)[keep]
+            return Output(self.backbone.logits(hidden), output.past_key_values)
+
+    def _embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """``[B, T] -> [B, T, d]``, soft tokens included."""
+        vocabulary = self.backbone.vocab_size
+        embedded: torch.Tensor = self.backbone.embedding(input_ids.clamp_max(vocabulary - 1))
+        for adapter in self._all():
+            if not isinstance(adapter, SoftPrompt):
+                continue
+            place = input_ids - adapter.first_id
+            mine = (place >= 0) & (place < adapter.config.length)
+            vectors = adapter.soft_tokens().to(embedded.dtype)
+            chosen = vectors[place.clamp(0, adapter.config.length - 1)]
+            embedded = torch.where(mine[..., None], chosen, embedded)
+        return embedded
+
+    def _route(
+        self, names: Sequence[str | None] | None, batch: int, device: torch.device
+    ) -> tuple[int | None, torch.Tensor | None, frozenset[int], torch.Tensor | int]:
+        """Adapter of all rows, or of each row with the indices that occur; the position offset."""
+        if names is None:
+            if self.active is None:
+                return None, None, frozenset(), 0
+            adapter = self.adapter()
+            return adapter.index, None, frozenset(), adapter.position_offset
+        if len(names) != batch:
+            raise ValueError(f"{len(names)} adapter names for {batch} rows")
+        of_rows = [None if name is None else self.adapter(name) for name in names]
+        indices = [-1 if adapter is None else adapter.index for adapter in of_rows]
+        offsets = [0 if adapter is None else adapter.position_offset for adapter in of_rows]
+        return (
+            None,
+            torch.tensor(indices, device=device),
+            frozenset(indices) - {-1},
+            torch.tensor(offsets, device=device)[:, None],
+        )
+
+
+def _packed_positions(segment_ids: torch.Tensor) -> torch.Tensor:
+    """``[B, T]``: positions that start at 0 in each segment."""
+    index = torch.arange(segment_ids.shape[1], device=segment_ids.device).expand_as(segment_ids)
+    first = torch.ones_like(segment_ids, dtype=torch.bool)
+    first[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
+    start = torch.where(first, index, 0).cummax(-1).values
+    return index - start

@@ -1,0 +1,232 @@
+"""What an adaptation method is, and the registry of methods.
+
+A method is a class derived from :class:`Adapter`, in a file of its own beside this one or in a
+package of yours, announced by the entry point group ``polyprefix.methods``. It says in class
+attributes what it is, builds its parameters from a strict config, and hooks them into a backbone
+through the extension points of ``models`` (attention slots) or torch's forward hooks. The
+conformance suite covers it once it is registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from polyprefix.config import ConfigError, PolyprefixError, Spec, unknown
+from polyprefix.models import Backbone
+
+
+class NotInPeft(PolyprefixError):
+    """PEFT cannot express this adapter without changing what it computes; the text says why."""
+
+
+class MethodConfig(Spec):
+    """Configuration of a method; subclasses add its keys."""
+
+    def no_effect(self, keys: tuple[str, ...], unless: str) -> None:
+        """Refuse keys that were given although they would change nothing."""
+        for key in keys:
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key!r} has no effect unless {unless}")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an adapter may use to initialise itself.
+
+    Attributes:
+        generator: the source of every random number.
+        text: ``[T]`` token ids of a text to initialise from (``initialization: text`` without
+            ``init_text``, or ``activations``); the run gives its first training prompts.
+        restore: the tensors will be overwritten by saved ones; what is costly or needs a text
+            may be skipped.
+    """
+
+    generator: torch.Generator
+    text: torch.Tensor | None = None
+    restore: bool = False
+
+    def normal(self, *shape: int, std: float) -> torch.Tensor:
+        """fp32 on the CPU: the same numbers on every device."""
+        return torch.randn(*shape, generator=self.generator) * std
+
+    def uniform(self, *shape: int, limit: float) -> torch.Tensor:
+        """Uniform in ``[-limit, limit]``, fp32 on the CPU."""
+        return (torch.rand(*shape, generator=self.generator) * 2 - 1) * limit
+
+
+class Adapter(nn.Module):
+    """What is trained, attached to one backbone.
+
+    Class attributes:
+        method: name in configurations.
+        title: name for people.
+        paper: where the method comes from.
+        Config: its configuration class.
+        mixes: rows of one batch may carry different adapters of this kind.
+        peft_type: PEFT's name of the corresponding method, if it has one.
+        conformance: the configurations, beside the default one, that the conformance suite covers.
+
+    Attributes:
+        index: the adapter's number on its backbone; calls name adapters by it.
+    """
+
+    method: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]]
+    mixes: ClassVar[bool] = True
+    peft_type: ClassVar[str | None] = None
+    conformance: ClassVar[tuple[dict[str, Any], ...]] = ()
+
+    def __init__(self, backbone: Backbone, config: Any, setting: Setting) -> None:
+        super().__init__()
+        # Kept out of the module tree: an adapter's parameters are its own, not the backbone's.
+        self.__dict__["backbone"] = backbone
+        self.config = config
+        self.index = -1
+
+    backbone: Backbone
+
+    # What a method may override ------------------------------------------------------------------
+
+    @classmethod
+    def default_learning_rate(cls, config: Any) -> float:
+        """AdamW's peak learning rate when the run gives none."""
+        raise NotImplementedError
+
+    @classmethod
+    def claims_no_op(cls, config: Any) -> bool:
+        """Whether logits at initialisation are exactly the backbone's."""
+        return False
+
+    def install(self) -> None:
+        """Hook into the backbone under ``self.index``."""
+
+    def remove(self) -> None:
+        """Undo :meth:`install`."""
+
+    def activate(self) -> None:
+        """Called when calls without named rows start to use this adapter."""
+
+    def prompt_ids(self) -> tuple[list[int], list[int]]:
+        """Ids of soft tokens before and after the prompt text."""
+        return [], []
+
+    def soft_tokens(self) -> torch.Tensor | None:
+        """``[P, d]`` rows of the embedding table beyond the vocabulary, or ``None``."""
+        return None
+
+    @property
+    def position_offset(self) -> int:
+        """By how much the positions of the text are moved (PEFT's prefix convention)."""
+        return 0
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name; all fp32."""
+        return dict(self.named_parameters())
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything needed to restore the adapter, by name."""
+        return {name: value.detach() for name, value in self.trainable().items()}
+
+    def to_peft(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT writes them.
+
+        Raises:
+            NotInPeft: PEFT cannot express it.
+        """
+        raise NotInPeft(f"PEFT has no {self.title.lower()} as Polyprefix defines it")
+
+    @classmethod
+    def from_peft(
+        cls, backbone: Backbone, peft: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> tuple[MethodConfig, dict[str, torch.Tensor]]:
+        """Configuration and :meth:`state` of an adapter that PEFT wrote."""
+        raise NotInPeft(f"Polyprefix does not read PEFT's {cls.peft_type}")
+
+    # What is the same for all ----------------------------------------------------------------------
+
+    def load_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Set every tensor of :meth:`state`.
+
+        Raises:
+            ConfigError: a tensor is missing, is not expected, or has another shape.
+        """
+        own = self.state()
+        if missing := sorted(own.keys() - tensors.keys()):
+            raise ConfigError(f"{self.method} adapter: tensors missing: {', '.join(missing[:5])}")
+        if extra := sorted(tensors.keys() - own.keys()):
+            raise ConfigError(
+                f"{self.method} adapter: tensors not expected: {', '.join(extra[:5])}"
+            )
+        for name, value in own.items():
+            if value.shape != tensors[name].shape:
+                raise ConfigError(
+                    f"{self.method} adapter: tensor {name!r} has shape "
+                    f"{tuple(tensors[name].shape)}, expected {tuple(value.shape)}: was it trained "
+                    "on another backbone?"
+                )
+            value.copy_(tensors[name])
+
+    def num_trainable(self) -> int:
+        """Number of trainable parameters."""
+        return sum(value.numel() for value in self.trainable().values())
+
+
+_METHODS: dict[str, type[Adapter]] = {}
+_loaded_entry_points = False
+
+
+def register_method(adapter: type[Adapter]) -> type[Adapter]:
+    """Class decorator: make a method known by its name. ``ValueError`` if the name is taken."""
+    if adapter.method in _METHODS and _METHODS[adapter.method] is not adapter:
+        raise ValueError(f"method {adapter.method!r} is registered already")
+    _METHODS[adapter.method] = adapter
+    return adapter
+
+
+def methods() -> dict[str, type[Adapter]]:
+    """All methods by name, those of other packages included."""
+    global _loaded_entry_points
+    if not _loaded_entry_points:
+        _loaded_entry_points = True
+        for entry in entry_points(group="polyprefix.methods"):
+            register_method(entry.load())
+    return dict(sorted(_METHODS.items()))
+
+
+def get_method(name: str) -> type[Adapter]:
+    """The method of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = methods()
+    if name not in known:
+        raise ConfigError("key 'method.name': " + unknown("method", name, known))
+    return known[name]
+
+
+def method_config(values: Mapping[str, Any]) -> MethodConfig:
+    """The strict configuration for ``{"name": ..., ...}``, defaults filled in.
+
+    Raises:
+        ConfigError: unknown method, unknown key, value out of range, key without effect.
+    """
+    adapter = get_method(str(values.get("name")))
+    options = {key: value for key, value in values.items() if key != "name"}
+    return adapter.Config.read(options, where=f"method {adapter.method}")
+
+
+def method_of(config: MethodConfig) -> type[Adapter]:
+    """The method a configuration belongs to."""
+    for adapter in methods().values():
+        if type(config) is adapter.Config:
+            return adapter
+    raise ConfigError(f"{type(config).__name__} belongs to no registered method")

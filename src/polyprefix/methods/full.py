@@ -1,0 +1,57 @@
+"""Full fine-tuning: every parameter of the backbone is trained, in fp32."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from polyprefix.methods.base import Adapter, MethodConfig, register_method
+from polyprefix.models import Backbone
+
+
+def unfreeze_backbone(backbone: Backbone) -> None:
+    """Make all of the backbone trainable, in fp32."""
+    backbone.model.to(torch.float32)
+    backbone.model.requires_grad_(True)
+
+
+def freeze_backbone(backbone: Backbone) -> None:
+    """Nothing of the backbone is trained."""
+    backbone.model.requires_grad_(False)
+
+
+def backbone_parameters(backbone: Backbone) -> dict[str, nn.Parameter]:
+    """By name; tied parameters once."""
+    return {f"backbone.{name}": value for name, value in backbone.model.named_parameters()}
+
+
+class FullConfig(MethodConfig):
+    """``full`` has no keys."""
+
+
+@register_method
+class Full(Adapter):
+    """See the module's text."""
+
+    method = "full"
+    title = "Full fine-tuning"
+    paper = "baseline"
+    Config = FullConfig
+    mixes = False
+
+    @classmethod
+    def default_learning_rate(cls, config: FullConfig) -> float:
+        return 1e-4
+
+    @classmethod
+    def claims_no_op(cls, config: FullConfig) -> bool:
+        return True
+
+    def install(self) -> None:
+        unfreeze_backbone(self.backbone)
+
+    def remove(self) -> None:
+        freeze_backbone(self.backbone)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return backbone_parameters(self.backbone)

@@ -1,0 +1,58 @@
+"""Which layers carry a prefix: ``all``, ``last:30``, ``first:4``, ``every:2`` or a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from polyprefix.config import ConfigError
+
+Layers = str | tuple[int, ...]
+
+
+def parse_layers(layers: Layers, num_layers: int) -> list[int]:
+    """Layer indices, ascending.
+
+    Args:
+        layers: ``all``; ``first:n``; ``last:n``; ``every:n`` (0, n, 2n, ...); or indices from 0,
+            negative ones counted from the end.
+        num_layers: L.
+
+    Raises:
+        ConfigError: not of that form, or a layer the model does not have.
+    """
+    if isinstance(layers, str):
+        return _parse_text(layers, num_layers)
+    return _checked(layers, num_layers)
+
+
+def _parse_text(text: str, num_layers: int) -> list[int]:
+    if text == "all":
+        return list(range(num_layers))
+    kind, _, number = text.partition(":")
+    if kind in {"first", "last", "every"} and number.isdigit() and int(number) > 0:
+        count = int(number)
+        if kind == "every":
+            return list(range(0, num_layers, count))
+        if count > num_layers:
+            raise ConfigError(f"layers {text!r}: the model has {num_layers} layers")
+        return (
+            list(range(count)) if kind == "first" else list(range(num_layers - count, num_layers))
+        )
+    parts = text.split(",")
+    if all(part.strip().lstrip("-").isdigit() for part in parts):
+        return _checked([int(part) for part in parts], num_layers)
+    raise ConfigError(
+        f"layers {text!r}: expected all, first:n, last:n, every:n, or layer numbers such as 0,5,11"
+    )
+
+
+def _checked(indices: Sequence[int], num_layers: int) -> list[int]:
+    if not indices:
+        raise ConfigError("layers: the list is empty")
+    for index in indices:
+        if not -num_layers <= index < num_layers:
+            raise ConfigError(f"layers: there is no layer {index}; the model has {num_layers}")
+    chosen = sorted({index % num_layers for index in indices})
+    if len(chosen) != len(indices):
+        raise ConfigError(f"layers: a layer is named twice in {list(indices)}")
+    return chosen

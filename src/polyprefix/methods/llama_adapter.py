@@ -1,0 +1,165 @@
+"""LLaMA-Adapter: P prompt vectors in the upper layers, attended to apart from the text and added
+through a gate that starts at zero (Zhang et al. 2023, arXiv 2303.16199, equations 3 to 7).
+
+::
+
+    out = softmax(q K^T / sqrt(D)) V + tanh(gate_h) softmax(q K_p^T / sqrt(D)) V_p
+
+K_p and V_p are the prompt vectors through the layer's own frozen W_k and W_v, without rotation; q
+is the text's own (rotated) query, so there is no second projection. The paper has one softmax over
+text and one over the prompt with a gate per head, as here; PEFT has one gate per layer without
+tanh, which ``gate: layer`` can be written to and read from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from polyprefix.methods.activations import prefix_inputs, text_ids
+from polyprefix.methods.base import (
+    Adapter,
+    MethodConfig,
+    NotInPeft,
+    Setting,
+    register_method,
+)
+from polyprefix.methods.layers import Layers, parse_layers
+from polyprefix.methods.prefix_parameters import ProjectedHidden
+from polyprefix.models import Backbone, LayerPrefix, PrefixProducer, slot_of
+
+
+class LlamaAdapterConfig(MethodConfig):
+    """Keys of ``llama_adapter``.
+
+    ``length``: P. ``layers``: which layers carry prompts. ``gate``: one a ``head`` (the paper) or
+    one a ``layer`` (PEFT). ``initialization`` of the prompts: ``random`` with ``init_std``, or
+    ``activations`` of ``init_text`` or the first training prompts; the gate is zero either way.
+    """
+
+    length: Annotated[int, Field(gt=0)] = 10
+    layers: Layers = "all"
+    gate: Literal["head", "layer"] = "head"
+    initialization: Literal["random", "activations"] = "activations"
+    init_text: str | None = None
+    init_std: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.initialization != "activations":
+            self.no_effect(("init_text",), unless="initialization is activations")
+        else:
+            self.no_effect(("init_std",), unless="initialization is random")
+        return self
+
+
+_PEFT_TARGETS = {"llama": "self_attn", "mistral": "self_attn"}
+"""Families for which PEFT's adaption prompt computes the same, and their attention's name."""
+
+
+@register_method
+class LlamaAdapter(Adapter):
+    """See the module's text."""
+
+    method = "llama_adapter"
+    title = "LLaMA-Adapter"
+    paper = "Zhang et al. 2023, arXiv 2303.16199"
+    Config = LlamaAdapterConfig
+    peft_type = "ADAPTION_PROMPT"
+    conformance = ({"gate": "layer", "layers": "last:1", "initialization": "random"},)
+    config: LlamaAdapterConfig
+
+    def __init__(self, backbone: Backbone, config: LlamaAdapterConfig, setting: Setting) -> None:
+        super().__init__(backbone, config, setting)
+        self.layers = parse_layers(config.layers, backbone.num_layers)
+        std = config.init_std or 0.02
+        self.prompt = ProjectedHidden(backbone, self.layers, config.length, std, setting)
+        if config.initialization == "activations" and not setting.restore:
+            ids = text_ids(backbone, config.init_text, setting.text)
+            self.prompt.start_from(
+                backbone, self.layers, prefix_inputs(backbone, ids, config.length)
+            )
+        gates = backbone.num_heads if config.gate == "head" else 1
+        self.gate = nn.Parameter(torch.zeros(len(self.layers), gates))
+
+    @classmethod
+    def default_learning_rate(cls, config: LlamaAdapterConfig) -> float:
+        return 1e-2
+
+    @classmethod
+    def claims_no_op(cls, config: LlamaAdapterConfig) -> bool:
+        return True
+
+    def _producer(self, place: int) -> PrefixProducer:
+        def make() -> LayerPrefix:
+            key, value = self.prompt.layer(place)
+            gate = torch.tanh(self.gate[place]).expand(self.backbone.num_heads)
+            return LayerPrefix(key, value, gate=gate, additive=True)
+
+        return make
+
+    def install(self) -> None:
+        for place, layer in enumerate(self.layers):
+            slot_of(self.backbone.attentions[layer]).prefixes[self.index] = self._producer(place)
+
+    def remove(self) -> None:
+        for layer in self.layers:
+            slot_of(self.backbone.attentions[layer]).prefixes.pop(self.index)
+
+    # PEFT ------------------------------------------------------------------------------------------
+
+    def to_peft(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        backbone = self.backbone
+        family = backbone.family.model_type
+        if family not in _PEFT_TARGETS:
+            raise NotInPeft(f"PEFT's adaption prompt does not know {family}")
+        if self.config.gate != "layer":
+            raise NotInPeft("PEFT has one gate a layer: train with gate 'layer'")
+        if backbone.head_dim * backbone.num_heads != backbone.hidden_size:
+            raise NotInPeft("PEFT's adaption prompt needs head_dim = d / heads")
+        count = len(self.layers)
+        if self.layers != list(range(backbone.num_layers - count, backbone.num_layers)):
+            raise NotInPeft("PEFT's adaption prompt is in the last layers only")
+        peft = {
+            "peft_type": self.peft_type,
+            "task_type": "CAUSAL_LM",
+            "adapter_len": self.config.length,
+            "adapter_layers": count,
+            "target_modules": _PEFT_TARGETS[family],
+            "inference_mode": True,
+        }
+        tensors = {}
+        for place, layer in enumerate(self.layers):
+            name = f"base_model.model.{backbone.family.layers}.{layer}.{_PEFT_TARGETS[family]}"
+            tensors[f"{name}.adaption_prompt"] = self.prompt.hidden[place].detach()[None].clone()
+            tensors[f"{name}.adaption_gate"] = torch.tanh(self.gate[place].detach())
+        return peft, tensors
+
+    @classmethod
+    def from_peft(
+        cls, backbone: Backbone, peft: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> tuple[LlamaAdapterConfig, dict[str, torch.Tensor]]:
+        prompts: dict[int, torch.Tensor] = {}
+        gates: dict[int, torch.Tensor] = {}
+        for name, value in tensors.items():
+            found = re.search(r"layers\.(\d+)\.", name)
+            if found is None:
+                raise NotInPeft(f"no layer number in tensor name {name!r}")
+            layer = int(found.group(1))
+            (prompts if name.endswith("adaption_prompt") else gates)[layer] = value.float()
+        gate = torch.stack([gates[layer].view(1) for layer in sorted(gates)])
+        if (gate.abs() >= 1).any():
+            raise NotInPeft("a gate of PEFT's adaption prompt is outside (-1, 1), tanh's range")
+        config = LlamaAdapterConfig(
+            length=int(peft["adapter_len"]),
+            layers=f"last:{int(peft['adapter_layers'])}",
+            gate="layer",
+            initialization="random",
+        )
+        hidden = torch.stack([prompts[layer][0] for layer in sorted(prompts)])
+        return config, {"prompt.hidden": hidden, "gate": torch.atanh(gate)}

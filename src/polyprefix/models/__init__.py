@@ -1,0 +1,22 @@
+"""Backbones: loading, families, prefix-aware attention."""
+
+from polyprefix.models.attention import LayerPrefix, PrefixProducer, slot_of
+from polyprefix.models.backbone import PACKAGED, Backbone, load_backbone
+from polyprefix.models.context import CallContext, calling, current
+from polyprefix.models.families import Family, families, get_family, register_family
+
+__all__ = [
+    "PACKAGED",
+    "Backbone",
+    "CallContext",
+    "Family",
+    "LayerPrefix",
+    "PrefixProducer",
+    "calling",
+    "current",
+    "families",
+    "get_family",
+    "load_backbone",
+    "register_family",
+    "slot_of",
+]

@@ -1,0 +1,212 @@
+"""A frozen causal language model with prefix-aware attention, and its tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from polyprefix.config import ModelConfig, UnsupportedModel
+from polyprefix.models import attention, context
+from polyprefix.models.families import Family, get_family
+
+PACKAGED = {"polyprefix/nano": Path(__file__).parent / "packaged" / "nano"}
+"""Models that come with the package, by the name ``--model`` takes."""
+
+
+@dataclass(eq=False)
+class Backbone:
+    """A causal language model, its family and its tokenizer.
+
+    Attributes:
+        model: a ``PreTrainedModel`` with a language modelling head. Frozen on construction.
+        tokenizer: its tokenizer, ``None`` where only tensors are computed.
+        name: hub name or folder.
+        revision: the hub's commit of the weights, or a hash of a local folder's files.
+    """
+
+    model: Any
+    tokenizer: Any = None
+    name: str = ""
+    revision: str | None = None
+    family: Family = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.family = get_family(self.model.config.model_type)
+        attention.register()
+        if self.family.prepare is not None:
+            self.family.prepare(self.model)
+            # The registry's setter refuses families it does not know to call the registry; the
+            # name still decides which mask they are given.
+            self.model.config._attn_implementation_internal = attention.IMPLEMENTATION
+        else:
+            self.model.set_attn_implementation(attention.IMPLEMENTATION)
+        self.model.requires_grad_(False)
+        self.model.eval()
+
+    # Dimensions, in the letters of DESIGN ------------------------------------------------------
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @property
+    def hidden_size(self) -> int:
+        """d"""
+        return int(self.config.hidden_size)
+
+    @property
+    def num_layers(self) -> int:
+        """L"""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def num_heads(self) -> int:
+        """H"""
+        return int(self.config.num_attention_heads)
+
+    @property
+    def num_key_value_heads(self) -> int:
+        """H_kv"""
+        return int(getattr(self.config, "num_key_value_heads", None) or self.num_heads)
+
+    @property
+    def head_dim(self) -> int:
+        """D"""
+        return int(getattr(self.config, "head_dim", None) or self.hidden_size // self.num_heads)
+
+    @property
+    def vocab_size(self) -> int:
+        """V: rows of the input embedding, which may exceed the tokenizer's vocabulary."""
+        return int(self.embedding.weight.shape[0])
+
+    # Modules -----------------------------------------------------------------------------------
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        embedding: nn.Embedding = self.model.get_input_embeddings()
+        return embedding
+
+    @cached_property
+    def layers(self) -> list[nn.Module]:
+        return list(self.model.get_submodule(self.family.layers).children())
+
+    @cached_property
+    def attentions(self) -> list[nn.Module]:
+        return [layer.get_submodule(self.family.attention) for layer in self.layers]
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.weight.dtype
+
+    @property
+    def sliding_window(self) -> int | None:
+        """The window of the layers that have one, in tokens."""
+        kinds = getattr(self.config, "layer_types", None)
+        window: int | None = getattr(self.config, "sliding_window", None)
+        if kinds is not None and "sliding_attention" not in kinds:
+            return None
+        return window
+
+    # Computation -------------------------------------------------------------------------------
+
+    def hidden_states(self, **inputs: Any) -> Any:
+        """The decoder's output, before the language modelling head."""
+        return self.model.base_model(**inputs)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[..., d] -> [..., V]``: the head, applied where the caller wants it only."""
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def project(self, layer: int, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``[P, d] -> [H_kv, P, D]`` twice: the layer's own keys and values, not rotated.
+
+        ``hidden`` stands where the layer's normalised input stands. Other adapters that sit on
+        W_k or W_v (LoRA) do not take part: the prefix's rows are not rows of the batch."""
+        module = self.attentions[layer]
+        with context.calling(context.NO_ADAPTER):
+            return self.family.project(module, hidden.to(self.dtype))
+
+    def gradient_checkpointing(self, on: bool) -> None:
+        """Recompute each layer in the backward pass instead of keeping its activations."""
+        if on:
+            self.model.gradient_checkpointing_enable(
+                {"use_reentrant": False, "context_fn": context.checkpoint_context}
+            )
+        else:
+            self.model.gradient_checkpointing_disable()
+
+
+def packaged(name: str) -> str:
+    """The folder of a packaged model, or the name unchanged."""
+    return str(PACKAGED.get(name, name))
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Backbone:
+    """Load a model and its tokenizer from the hub, a folder or the package.
+
+    Raises:
+        UnsupportedModel: the family is not registered, or the files cannot be loaded.
+    """
+    source = packaged(config.name)
+    if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
+        raise UnsupportedModel(f"model folder {source!r} does not exist (key model.name)")
+    common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        model_config = AutoConfig.from_pretrained(source, **common)
+        get_family(model_config.model_type)  # before any weight is read
+        tokenizer = AutoTokenizer.from_pretrained(source, **common)
+        bars = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=_DTYPES.get(config.dtype, "auto"),
+                use_safetensors=True,
+                **common,
+            )
+        finally:
+            if bars:
+                transformers_logging.enable_progress_bar()
+    except (OSError, ValueError, ImportError) as error:
+        raise UnsupportedModel(
+            f"cannot load model {config.name!r} (key model.name): {error}"
+        ) from error
+    revision = getattr(model_config, "_commit_hash", None) or folder_revision(Path(source))
+    return Backbone(model.to(device), tokenizer, config.name, revision)
+
+
+def folder_revision(folder: Path) -> str | None:
+    """A hash of a local model folder: of its small files' contents and its weights' headers.
+
+    A safetensors header holds names, shapes and offsets; with a sample of each weight file's bytes
+    that tells two models apart without reading gigabytes."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in {".safetensors", ".json"}:
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            for place in range(0, size, max(1 << 20, size // 16)):
+                file.seek(place)
+                digest.update(file.read(1 << 16))
+    return f"sha256:{digest.hexdigest()[:16]}"

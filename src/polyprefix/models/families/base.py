@@ -1,0 +1,91 @@
+"""What Polyprefix must know of a model family, and the registry of families.
+
+A family is one ``model_type`` of transformers. To add one, write a file beside this one (or in a
+package of your own, announced by the entry point group ``polyprefix.families``) that builds a
+:class:`Family` and registers it; the conformance suite then covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+import torch
+from torch import nn
+
+from polyprefix.config import UnsupportedModel, unknown
+
+Projection = Callable[[nn.Module, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""``(attention module, hidden [P, d]) -> key, value [H_kv, P, D]``, without rotary embedding: the
+layer's own frozen W_k and W_v."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where things are in a family's modules, and how its attention reaches the registry.
+
+    Attributes:
+        model_type: ``config.model_type`` of transformers.
+        layers: path of the list of decoder layers in the causal language model.
+        attention: path of the attention module in a layer.
+        attention_output: path in a layer of the linear map that ends attention; bottleneck
+            adapters stand behind it.
+        mlp_output: the same for the feed-forward block.
+        lora_targets: names of the linear maps that LoRA adapts by default (query and value).
+        project: keys and values of hidden vectors.
+        tiny: configuration values of a two-layer model for the conformance suite.
+        alibi: positions enter as a bias on the scores instead of through embeddings.
+        prepare: brings the family's attention onto transformers' registry, where it is not.
+    """
+
+    model_type: str
+    layers: str
+    attention: str
+    attention_output: str
+    mlp_output: str
+    lora_targets: tuple[str, ...]
+    project: Projection
+    tiny: dict[str, Any]
+    alibi: bool = False
+    prepare: Callable[[nn.Module], None] | None = None
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def register_family(family: Family) -> Family:
+    """Add a family. Raises ``ValueError`` if its model type is taken."""
+    if family.model_type in _FAMILIES:
+        raise ValueError(f"family {family.model_type!r} is registered already")
+    _FAMILIES[family.model_type] = family
+    return family
+
+
+_loaded_entry_points = False
+
+
+def families() -> dict[str, Family]:
+    """All families by model type, those of other packages included."""
+    global _loaded_entry_points
+    if not _loaded_entry_points:
+        _loaded_entry_points = True
+        for entry in entry_points(group="polyprefix.families"):
+            register_family(entry.load())
+    return dict(sorted(_FAMILIES.items()))
+
+
+def get_family(model_type: str) -> Family:
+    """The family of a model type.
+
+    Raises:
+        UnsupportedModel: it is not registered.
+    """
+    known = families()
+    if model_type not in known:
+        raise UnsupportedModel(
+            unknown("model family", model_type, known)
+            + " To add one, see src/polyprefix/models/families/base.py."
+        )
+    return known[model_type]

@@ -1,0 +1,11 @@
+"""What a run leaves behind: one format, written atomically."""
+
+from polyprefix.results.files import (
+    read_json,
+    read_jsonl,
+    write_atomically,
+    write_json,
+    write_jsonl,
+)
+
+__all__ = ["read_json", "read_jsonl", "write_atomically", "write_json", "write_jsonl"]

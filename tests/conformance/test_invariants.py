@@ -1,0 +1,326 @@
+"""The invariants of the design, for every method on every family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from polyprefix.config import ConfigError
+from polyprefix.methods import AdaptedModel
+from tests.conformance.cases import (
+    KINDS,
+    METHODS,
+    PAIRS,
+    SLIDING,
+    TEXT,
+    MethodCase,
+    adapted,
+    alone,
+    backbone,
+    padded,
+    scramble,
+    texts,
+)
+
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+every = pytest.mark.parametrize(("kind", "case"), PAIRS, ids=lambda value: str(value))
+
+
+def wrapped(model: AdaptedModel, rows: list[list[int]]) -> list[list[int]]:
+    """Prompts with their soft tokens in place, and an answer of three tokens."""
+    return [model.wrap(row[:-3]) + row[-3:] for row in rows]
+
+
+# 1 ------------------------------------------------------------------------------------------------
+
+
+@every
+def test_no_op_at_initialisation(kind: str, case: MethodCase) -> None:
+    model = AdaptedModel(backbone(kind))
+    ids = torch.tensor([texts(1)[0]])
+    with torch.no_grad():
+        before = model(ids).logits
+        model.attach(case.config(), text=TEXT)
+        after = model(ids).logits
+    claims = case.type.claims_no_op(case.config())
+    if claims:
+        torch.testing.assert_close(after, before, **TOLERANCE)
+    elif case.method == "prefix_tuning":
+        # the comparison above could pass because nothing is ever attached
+        assert not torch.allclose(after, before, atol=1e-3)
+
+
+# 2 ------------------------------------------------------------------------------------------------
+
+
+def loss_of(model: AdaptedModel, rows: list[list[int]]) -> torch.Tensor:
+    ids, mask = padded(wrapped(model, rows), "right")
+    logits = model(ids, mask).logits[:, :-1].float()
+    targets = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
+    targets = targets.masked_fill(targets >= model.backbone.vocab_size, -100)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+@every
+def test_training_moves_all_that_is_trainable_and_nothing_else(kind: str, case: MethodCase) -> None:
+    model = AdaptedModel(backbone(kind))
+    adapter = model.attach(case.config(), text=TEXT)
+    trainable = adapter.trainable()
+    if not trainable:
+        pytest.skip("nothing to train")
+    with torch.no_grad():
+        loss_of(model, texts())
+    ours = {id(value) for value in trainable.values()}
+    start = {name: value.detach().clone() for name, value in trainable.items()}
+    rest = {
+        name: value.detach().clone()
+        for name, value in model.named_parameters()
+        if id(value) not in ours
+    }
+    model.train()
+    optimizer = torch.optim.AdamW(trainable.values(), lr=1e-2, weight_decay=0.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_of(model, texts()).backward()
+        optimizer.step()
+    for name, value in adapter.trainable().items():
+        assert not torch.equal(value, start[name]), f"{name} did not move"
+    for name, value in model.named_parameters():
+        if name in rest:
+            assert torch.equal(value, rest[name]), f"{name} moved"
+            assert value.grad is None, f"{name} has a gradient"
+
+
+# 4 ------------------------------------------------------------------------------------------------
+
+
+@every
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing(kind: str, case: MethodCase, side: str) -> None:
+    model = adapted(kind, case)
+    rows = wrapped(model, texts())
+    ids, mask = padded(rows, side)
+    with torch.no_grad():
+        logits = model(ids, mask).logits
+    for row, got, visible in zip(rows, logits, mask.bool(), strict=True):
+        torch.testing.assert_close(got[visible], alone(model, row), **TOLERANCE)
+
+
+@every
+def test_packing_changes_nothing(kind: str, case: MethodCase) -> None:
+    model = adapted(kind, case)
+    rows = wrapped(model, texts(4))
+    packed = [rows[0] + rows[1], rows[2] + rows[3]]
+    segments = [
+        [0] * len(rows[0]) + [1] * len(rows[1]),
+        [0] * len(rows[2]) + [1] * len(rows[3]),
+    ]
+    ids, _ = padded(packed, "right")
+    segment_ids, _ = padded(segments, "right", pad=-1)
+    with torch.no_grad():
+        logits = model(ids, segment_ids=segment_ids).logits
+    for number, row in enumerate(rows):
+        got = logits[number // 2][segment_ids[number // 2] == number % 2]
+        torch.testing.assert_close(got, alone(model, row), **TOLERANCE)
+
+
+@every
+def test_cached_decoding_changes_nothing(kind: str, case: MethodCase) -> None:
+    model = adapted(kind, case)
+    rows = wrapped(model, texts())
+    ids, mask = padded(rows, "left")
+    steps = 3
+    with torch.no_grad():
+        output = model(ids[:, :-steps], mask[:, :-steps], use_cache=True)
+        got = [output.logits]
+        for step in range(ids.shape[1] - steps, ids.shape[1]):
+            output = model(
+                ids[:, step : step + 1],
+                mask[:, : step + 1],
+                past_key_values=output.past_key_values,
+                use_cache=True,
+            )
+            got.append(output.logits)
+    logits = torch.cat(got, dim=1)
+    for row, each, visible in zip(rows, logits, mask.bool(), strict=True):
+        torch.testing.assert_close(each[visible], alone(model, row), **TOLERANCE)
+
+
+@pytest.mark.parametrize("case", METHODS, ids=str)
+def test_logits_where_they_are_kept(case: MethodCase) -> None:
+    model = adapted("llama", case)
+    rows = wrapped(model, texts())
+    ids, mask = padded(rows, "right")
+    keep = torch.tensor([2, ids.shape[1] + 4, 2 * ids.shape[1] + 1])
+    with torch.no_grad():
+        whole = model(ids, mask).logits.flatten(0, 1)
+        torch.testing.assert_close(model(ids, mask, keep=keep).logits, whole[keep], **TOLERANCE)
+
+
+# 5 ------------------------------------------------------------------------------------------------
+
+
+def gradients(model: AdaptedModel) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model.zero_grad()
+    loss_of(model, texts()).backward()
+    return {
+        name: torch.zeros_like(value) if value.grad is None else value.grad.clone()
+        for name, value in model.adapter().trainable().items()
+    }
+
+
+@every
+def test_checkpointed_gradients_are_the_same(kind: str, case: MethodCase) -> None:
+    model = adapted(kind, case)
+    if not model.adapter().trainable():
+        pytest.skip("nothing to train")
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    plain = gradients(model)
+    model.backbone.gradient_checkpointing(True)
+    checkpointed = gradients(model)
+    assert any(value.abs().max() > 0 for value in plain.values())
+    for name, value in plain.items():
+        torch.testing.assert_close(checkpointed[name], value, **TOLERANCE)
+
+
+# 7 ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SLIDING)
+@pytest.mark.parametrize("method", ["prefix_tuning", "llama_adapter"])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_prefix_is_seen_beyond_the_window(kind: str, method: str, layer: int) -> None:
+    """The last query of a text several windows long: its logits depend on the prefix of each
+    layer, by itself and not through earlier tokens."""
+    model = AdaptedModel(backbone(kind))
+    options = {"name": method, "length": 3, "layers": [layer], "initialization": "random"}
+    scramble(model.attach(options))
+    window = model.backbone.sliding_window
+    assert window is not None
+    ids = torch.tensor([(texts(1)[0] * 20)[: 6 * window]])
+    logits = model(ids).logits[0, -1]
+    # hidden states before the window were computed with the same prefix: block that path
+    model_only_last = _gradient_through_last_query(model, ids, layer)
+    assert logits.isfinite().all()
+    assert model_only_last > 1e-6
+
+
+def _gradient_through_last_query(model: AdaptedModel, ids: torch.Tensor, layer: int) -> float:
+    """Largest gradient of the last query's attention output with respect to the prefix."""
+    attention = model.backbone.attentions[layer]
+    seen: list[torch.Tensor] = []
+    hook = attention.register_forward_hook(lambda _m, _a, output: seen.append(output[0]))
+    model(ids)
+    hook.remove()
+    values = list(model.adapter().trainable().values())
+    grads = torch.autograd.grad(seen[0][0, -1].sum(), values, allow_unused=True)
+    return max(float(grad.abs().max()) for grad in grads if grad is not None)
+
+
+# 8 ------------------------------------------------------------------------------------------------
+
+
+@every
+def test_trainable_tensors_are_fp32_on_a_bf16_backbone(kind: str, case: MethodCase) -> None:
+    frozen = backbone(kind)
+    frozen.model.to(torch.bfloat16)
+    model = AdaptedModel(frozen)
+    adapter = model.attach(case.config(), text=TEXT)
+    assert all(value.dtype == torch.float32 for value in adapter.trainable().values())
+    if adapter.trainable():
+        scramble(adapter)
+        loss = loss_of(model, texts())
+        loss.backward()
+        assert loss.isfinite()
+        for value in adapter.trainable().values():
+            assert value.grad is None or value.grad.dtype == torch.float32
+
+
+# 9 ------------------------------------------------------------------------------------------------
+
+
+def mixture(kind: str) -> tuple[AdaptedModel, list[str | None]]:
+    """A model with two adapters of every method that can share a batch, and none."""
+    model = AdaptedModel(backbone(kind))
+    names: list[str | None] = [None]
+    for number, case in enumerate(c for c in METHODS if c.type.mixes is not False):
+        if (
+            dict(case.options).get("tune_backbone")
+            or ("positions", "peft") in case.options
+            and kind in SLIDING
+        ):
+            continue
+        config: Any = case.config()
+        if "length" in type(config).model_fields:  # different lengths within a batch
+            config = config.model_copy(update={"length": 2 + number % 4})
+        scramble(model.attach(config, f"a{number}", seed=number, text=TEXT), number)
+        names.append(f"a{number}")
+    return model, names
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_carry_different_adapters(kind: str) -> None:
+    model, names = mixture(kind)
+    assert len(names) > 8
+    plain = texts(1)[0]
+    rows = [model.wrap(plain, name) if name else plain for name in names]
+    expected = []
+    for name, row in zip(names, rows, strict=True):
+        model.use(name)
+        expected.append(alone(model, row))
+    for side in ("left", "right"):
+        ids, mask = padded(rows, side)
+        with torch.no_grad():
+            logits = model(ids, mask, adapters=names).logits
+        for name, got, visible, want in zip(names, logits, mask.bool(), expected, strict=True):
+            torch.testing.assert_close(
+                got[visible], want, **TOLERANCE, msg=lambda m, name=name: f"{name}: {m}"
+            )
+
+
+@pytest.mark.parametrize("case", METHODS, ids=str)
+def test_detach_restores_the_backbone(case: MethodCase) -> None:
+    model = AdaptedModel(backbone("llama"))
+    ids = torch.tensor([texts(1)[0]])
+    before = alone(model, texts(1)[0])
+    adapter = model.attach(case.config(), text=TEXT)
+    tunes_backbone = any(name.startswith("backbone.") for name in adapter.trainable())
+    if not tunes_backbone:
+        scramble(adapter)
+    model.detach()
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits[0], before, atol=0, rtol=0)
+
+
+# 10 -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"name": "prefix_tuning", "network_size": 8}, "network_size"),
+        ({"name": "prefix_tuning", "init_std": 0.1}, "init_std"),
+        ({"name": "prefix_tuning", "initialization": "random", "init_text": "x"}, "init_text"),
+        (
+            {"name": "prefix_tuning", "parameterization": "mlp", "initialization": "activations"},
+            "activations",
+        ),
+        ({"name": "llama_adapter", "init_std": 0.1}, "init_std"),
+        ({"name": "llama_adapter", "initialization": "random", "init_text": "x"}, "init_text"),
+        ({"name": "soft_prompt", "init_text": "x"}, "init_text"),
+        ({"name": "soft_prompt", "network_size": 8}, "network_size"),
+        ({"name": "full", "length": 3}, "length"),
+        ({"name": "none", "layers": "all"}, "layers"),
+    ],
+    ids=str,
+)
+def test_an_argument_without_effect_is_an_error(options: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        AdaptedModel(backbone("llama")).attach(options, text=TEXT)

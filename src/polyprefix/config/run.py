@@ -29,7 +29,8 @@ class TaskConfig(Spec):
     ``data``: a folder in the task's upstream format; without it the task is read from the hub.
     ``train_data``: a file to train on in place of the task's own training split.
     ``train_per_class``: few-shot, this many training examples of each label.
-    ``bad_rows``: ``error`` refuses to start on a malformed row, ``skip`` counts it in the record.
+    ``max_length``: tokens of prompt and answer; longer prompts lose their beginning, counted in the
+    record. ``bad_rows``: ``error`` refuses to start on a malformed row, ``skip`` counts it in the record.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TaskConfig(Spec):
     train_per_class: Positive | None = None
     dev_samples: Positive | None = None
     test_samples: Positive | None = None
+    max_length: Positive = 512
     bad_rows: Literal["error", "skip"] = "error"
 
 
@@ -63,7 +65,6 @@ class TrainConfig(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    max_length: Positive = 512
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     evaluate_every: Positive | None = None
 

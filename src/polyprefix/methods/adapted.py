@@ -136,6 +136,15 @@ class AdaptedModel(nn.Module):
         before, after = self.adapter(name).prompt_ids()
         return [*before, *prompt_ids, *after]
 
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows up; which one does not matter, it is masked."""
+        for name in ("pad_token_id", "eos_token_id"):
+            value = getattr(self.backbone.tokenizer, name, None)
+            if value is not None:
+                return int(value)
+        return 0
+
     # Computation -------------------------------------------------------------------------------
 
     def forward(

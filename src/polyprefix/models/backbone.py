@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from polyprefix.config import ModelConfig, UnsupportedModel
 from polyprefix.models import attention, context
-from polyprefix.models.families import Family, get_family
+from polyprefix.models.families import Family, supported_family
 
 PACKAGED = {"polyprefix/nano": Path(__file__).parent / "packaged" / "nano"}
 """Models that come with the package, by the name ``--model`` takes."""
@@ -39,7 +39,7 @@ class Backbone:
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:
-        self.family = get_family(self.model.config.model_type)
+        self.family = supported_family(self.model.config)
         attention.register()
         if self.family.prepare is not None:
             self.family.prepare(self.model)
@@ -170,7 +170,7 @@ def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Ba
     common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
         model_config = AutoConfig.from_pretrained(source, **common)
-        get_family(model_config.model_type)  # before any weight is read
+        supported_family(model_config)  # before any weight is read
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
         bars = transformers_logging.is_progress_bar_enabled()
         transformers_logging.disable_progress_bar()

@@ -7,5 +7,14 @@ from polyprefix.results.files import (
     write_json,
     write_jsonl,
 )
+from polyprefix.results.progress import Progress, Silent
 
-__all__ = ["read_json", "read_jsonl", "write_atomically", "write_json", "write_jsonl"]
+__all__ = [
+    "Progress",
+    "Silent",
+    "read_json",
+    "read_jsonl",
+    "write_atomically",
+    "write_json",
+    "write_jsonl",
+]

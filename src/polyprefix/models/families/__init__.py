@@ -1,7 +1,13 @@
 """Model families, one file for each kind of architecture."""
 
 from polyprefix.models.families import bloom, gpt2, gpt_neox, llama_like, xglm
-from polyprefix.models.families.base import Family, families, get_family, register_family
+from polyprefix.models.families.base import (
+    Family,
+    families,
+    get_family,
+    register_family,
+    supported_family,
+)
 
 __all__ = [
     "Family",
@@ -12,5 +18,6 @@ __all__ = [
     "gpt_neox",
     "llama_like",
     "register_family",
+    "supported_family",
     "xglm",
 ]

@@ -37,6 +37,10 @@ class Family:
         project: keys and values of hidden vectors.
         tiny: configuration values of a two-layer model for the conformance suite.
         alibi: positions enter as a bias on the scores instead of through embeddings.
+        rotary: path in the causal language model of the rotary embedding that all layers share,
+            ``None`` where there is none.
+        obstacle: why a model of this family with that configuration cannot work, ``None`` if it
+            can.
         prepare: brings the family's attention onto transformers' registry, where it is not.
     """
 
@@ -49,6 +53,8 @@ class Family:
     project: Projection
     tiny: dict[str, Any]
     alibi: bool = False
+    rotary: str | None = None
+    obstacle: Callable[[Any], str | None] | None = None
     prepare: Callable[[nn.Module], None] | None = None
 
 
@@ -89,3 +95,16 @@ def get_family(model_type: str) -> Family:
             + " To add one, see src/polyprefix/models/families/base.py."
         )
     return known[model_type]
+
+
+def supported_family(config: Any) -> Family:
+    """The family of a model with that configuration of transformers.
+
+    Raises:
+        UnsupportedModel: it is not registered, or cannot work with that configuration.
+    """
+    family = get_family(config.model_type)
+    reason = None if family.obstacle is None else family.obstacle(config)
+    if reason is not None:
+        raise UnsupportedModel(f"model family {family.model_type!r}: {reason}")
+    return family

@@ -76,6 +76,13 @@ def _forward(
     return dropout_add(output, residual, self.hidden_dropout, self.training), None
 
 
+def obstacle(config: Any) -> str | None:
+    """What the forward above does not do."""
+    if config.pretraining_tp > 1 and config.slow_but_exact:
+        return "slow_but_exact with pretraining_tp > 1 is not computed: set slow_but_exact to false"
+    return None
+
+
 def prepare(model: nn.Module) -> None:
     """Give every attention the forward above."""
     for block in model.get_submodule("transformer.h").children():
@@ -94,6 +101,7 @@ register_family(
         project=project,
         alibi=True,
         prepare=prepare,
+        obstacle=obstacle,
         tiny={
             "vocab_size": 128,
             "hidden_size": 32,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -15,6 +17,15 @@ def project(attention: nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, t
     return key.view(shape).transpose(0, 1), value.view(shape).transpose(0, 1)
 
 
+def obstacle(config: Any) -> str | None:
+    """GPT-2's own attention is called instead of the registry's, or beside it."""
+    if config.reorder_and_upcast_attn:
+        return "reorder_and_upcast_attn bypasses transformers' attention registry: set it to false"
+    if config.add_cross_attention:
+        return "add_cross_attention: there is no encoder to attend to"
+    return None
+
+
 register_family(
     Family(
         model_type="gpt2",
@@ -24,6 +35,7 @@ register_family(
         mlp_output="mlp.c_proj",
         lora_targets=("c_attn",),
         project=project,
+        obstacle=obstacle,
         tiny={
             "vocab_size": 128,
             "n_embd": 32,

@@ -46,6 +46,15 @@ def _forward(
     return self.out_proj(output.flatten(2)), None
 
 
+def obstacle(config: Any) -> str | None:
+    """What the forward above does not do, or cannot be reproduced."""
+    if config.add_cross_attention:
+        return "add_cross_attention: there is no encoder to attend to"
+    if config.layerdrop > 0:
+        return "layerdrop leaves out layers at random, prefixes included: set it to 0"
+    return None
+
+
 def prepare(model: nn.Module) -> None:
     """Give every self-attention the forward above."""
     for layer in model.get_submodule("model.layers").children():
@@ -63,6 +72,7 @@ register_family(
         lora_targets=("q_proj", "v_proj"),
         project=project,
         prepare=prepare,
+        obstacle=obstacle,
         tiny={
             "vocab_size": 128,
             "d_model": 32,

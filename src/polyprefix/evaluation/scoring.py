@@ -1,0 +1,99 @@
+"""Log-probabilities of answers given their prompts.
+
+An example's answers share its prompt. All answers of one token are read from the same forward
+pass, at the prompt's last token; an answer of k tokens needs its first k - 1 as input. Rows are
+made only for inputs that are not the beginning of another one, and logits are computed only where
+an answer's token is predicted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import torch
+
+from polyprefix.methods import AdaptedModel
+from polyprefix.models.batching import Row, by_tokens, lay_out
+from polyprefix.models.encoding import Encoded
+
+
+def score_answers(
+    model: AdaptedModel,
+    examples: Sequence[Encoded],
+    *,
+    batch_tokens: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[list[float]]:
+    """The log-probability of every answer of every example, under the adapter in use.
+
+    Args:
+        model: put into evaluation mode for the call.
+        examples: prompts without soft tokens; they are put in here.
+        batch_tokens: padded tokens of one forward pass.
+        advance: called with the number of examples done.
+
+    Returns:
+        For each example the natural log-probability of each answer, summed over its tokens.
+    """
+    rows: list[Row] = []
+    targets: list[list[tuple[int, int, int, int]]] = []  # (example, answer, place in reads, token)
+    for number, example in enumerate(examples):
+        _rows_of(model, number, example, rows, targets)
+    scores = [[0.0] * len(example.answers) for example in examples]
+    left = Counter(wanted[0][0] for wanted in targets)
+    training = model.training
+    model.eval()
+    try:
+        for batch in by_tokens([len(row.ids) for row in rows], batch_tokens):
+            found = _read(model, [rows[i] for i in batch], [targets[i] for i in batch])
+            for (example, answer, _place, _token), value in found:
+                scores[example][answer] += value
+            left.subtract(targets[i][0][0] for i in batch)
+            advance(sum(left[number] == 0 for number in {targets[i][0][0] for i in batch}))
+    finally:
+        model.train(training)
+    return scores
+
+
+def _rows_of(
+    model: AdaptedModel,
+    number: int,
+    example: Encoded,
+    rows: list[Row],
+    targets: list[list[tuple[int, int, int, int]]],
+) -> None:
+    prompt = model.wrap(example.prompt)
+    stems = {tuple(answer[:-1]) for answer in example.answers}
+    leaves = [
+        stem
+        for stem in sorted(stems)
+        if not any(other != stem and other[: len(stem)] == stem for other in stems)
+    ]
+    wanted: list[list[tuple[int, int, int, int]]] = [[] for _ in leaves]
+    for place, answer in enumerate(example.answers):
+        stem = tuple(answer[:-1])
+        leaf = next(i for i, other in enumerate(leaves) if other[: len(stem)] == stem)
+        wanted[leaf] += [(number, place, i, token) for i, token in enumerate(answer)]
+    for leaf, reads in zip(leaves, wanted, strict=True):
+        depth = 1 + max(i for _, _, i, _ in reads)
+        places = [len(prompt) - 1 + i for i in range(depth)]
+        rows.append(Row([*prompt, *leaf], places))
+        targets.append(reads)
+
+
+def _read(
+    model: AdaptedModel, rows: list[Row], targets: list[list[tuple[int, int, int, int]]]
+) -> list[tuple[tuple[int, int, int, int], float]]:
+    batch = lay_out(rows, model.pad_id, model.backbone.device)
+    with torch.inference_mode():
+        logits = model(batch.input_ids, batch.attention_mask, keep=batch.keep).logits
+        logprobs = logits.float().log_softmax(-1)
+        flat, start = [], 0
+        for row, wanted in zip(rows, targets, strict=True):
+            flat += [(target, start + target[2]) for target in wanted]
+            start += len(row.reads)
+        places = torch.tensor([place for _, place in flat], device=logprobs.device)
+        tokens = torch.tensor([target[3] for target, _ in flat], device=logprobs.device)
+        values = logprobs[places, tokens].tolist()
+    return [(target, value) for (target, _), value in zip(flat, values, strict=True)]

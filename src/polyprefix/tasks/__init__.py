@@ -1,0 +1,35 @@
+"""Tasks, one file each, and the data of a run."""
+
+from polyprefix.tasks import sib200, xnli
+from polyprefix.tasks.base import ChoiceTask
+from polyprefix.tasks.data import TaskData, load_task_data
+from polyprefix.tasks.examples import (
+    BadRow,
+    Example,
+    RowError,
+    Split,
+    SplitName,
+    label_in,
+    text_in,
+)
+from polyprefix.tasks.prompt import Prompt
+from polyprefix.tasks.registry import get_task, register_task, tasks
+
+__all__ = [
+    "BadRow",
+    "ChoiceTask",
+    "Example",
+    "Prompt",
+    "RowError",
+    "Split",
+    "SplitName",
+    "TaskData",
+    "get_task",
+    "label_in",
+    "load_task_data",
+    "register_task",
+    "sib200",
+    "tasks",
+    "text_in",
+    "xnli",
+]

@@ -1,0 +1,201 @@
+"""All data of a run: training and dev examples of the source language, tests of every language."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from polyprefix.config import ConfigError, DataError, TaskConfig
+from polyprefix.languages import LanguageNotInTask, parse_languages
+from polyprefix.tasks.base import ChoiceTask
+from polyprefix.tasks.examples import BadRow, Example, Split, SplitName
+from polyprefix.tasks.hub import HUB, commit_of
+from polyprefix.tasks.registry import get_task
+from polyprefix.tasks.sampling import sample, sample_languages, sample_per_class
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many parts are done, and how many there are."""
+
+SHOWN = 5
+"""How many bad rows an error message shows."""
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The data of one run.
+
+    Attributes:
+        task: whose data it is.
+        source_language: FLORES-200 code of the language of ``train`` and ``dev``.
+        train: training examples; none if the run does not train.
+        dev: examples to select a checkpoint by.
+        test: examples by language, the source language first, then in the task's order.
+        revision: what the data was: a hash of the files' contents, or the hub's commit.
+        bad_rows: rows that were left out.
+        sources: the files or hub splits that were read.
+    """
+
+    task: ChoiceTask
+    source_language: str
+    train: list[Example]
+    dev: list[Example]
+    test: dict[str, list[Example]]
+    revision: str
+    bad_rows: list[BadRow]
+    sources: list[str]
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages of ``test``."""
+        return list(self.test)
+
+    @property
+    def sizes(self) -> dict[str, int | dict[str, int]]:
+        """Numbers of examples: ``train``, ``dev``, and ``test`` by language."""
+        test = {code: len(examples) for code, examples in self.test.items()}
+        return {"train": len(self.train), "dev": len(self.dev), "test": test}
+
+
+def load_task_data(
+    config: TaskConfig,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    with_training: bool = True,
+) -> TaskData:
+    """Read, check and subsample what a run needs.
+
+    Args:
+        config: the run's ``task`` section. ``data`` names a local folder; without it the hub is
+            read.
+        seed: of the subsampling; without ``*_samples`` and ``train_per_class`` it has no effect.
+        progress: told of every split that has been read.
+        with_training: ``False`` reads no training split: the backbone as it is needs none.
+
+    Raises:
+        ConfigError: an unknown task, or keys that exclude one another or have no effect.
+        DataError: data that is missing, malformed or too little; a language that is not there.
+    """
+    task = get_task(config.name)
+    _check(config)
+    folder = None if config.data is None else Path(config.data).expanduser()
+    available = list(task.language_codes) if folder is None else task.languages_in(folder)
+    source, languages = _languages(config, available)
+    revision = config.revision or task.hub_revision
+    # The commit is asked for once, so that all languages are read from the same one.
+    commit = None if folder else commit_of(task.hub, revision)
+
+    def read(language: str, name: SplitName) -> Split:
+        if name == "train" and config.train_data is not None:
+            return task.read_file(Path(config.train_data).expanduser(), name)
+        if folder is not None:
+            return task.read_local(folder, language, name)
+        return task.read_hub(language, name, commit or revision)
+
+    parts: list[tuple[str, SplitName]] = [(source, "train")] if with_training else []
+    parts += [(source, "dev"), *((code, "test") for code in languages)]
+    splits: dict[tuple[str, SplitName], Split] = {}
+    for done, (language, name) in enumerate(parts):
+        if progress is not None:
+            progress(f"reading {task.name} {language} {name}", done, len(parts))
+        splits[language, name] = read(language, name)
+    if progress is not None:
+        progress(f"read {task.name}", len(parts), len(parts))
+
+    _refuse(splits, task, skip=config.bad_rows == "skip")
+    sources = list(dict.fromkeys(file for split in splits.values() for file in split.sources))
+    hub = None if folder else f"hub:{task.hub}@{commit or revision or 'main'}"
+    data = TaskData(
+        task=task,
+        source_language=source,
+        train=splits[source, "train"].examples if with_training else [],
+        dev=splits[source, "dev"].examples,
+        test={code: splits[code, "test"].examples for code in languages},
+        revision=_revision(sources, hub),
+        bad_rows=[row for split in splits.values() for row in split.bad_rows],
+        sources=sources,
+    )
+    return _subsample(data, config, seed)
+
+
+def _check(config: TaskConfig) -> None:
+    if config.data is not None and config.revision is not None:
+        raise ConfigError(
+            "key 'task.revision' has no effect with 'task.data': a local folder has no revisions"
+        )
+    if config.train_samples is not None and config.train_per_class is not None:
+        raise ConfigError("give 'task.train_samples' or 'task.train_per_class', not both")
+
+
+def _languages(config: TaskConfig, available: Sequence[str]) -> tuple[str, list[str]]:
+    """The source language, and the languages to test with the source first.
+
+    The source language is always tested: what the others lose is measured from it.
+    """
+    where = f"task {config.name!r}" + (f", data {config.data!r}" if config.data else "")
+    try:
+        source = parse_languages(config.source_language, available)
+        if len(source) != 1:
+            raise ConfigError(
+                f"key 'task.source_language': {config.source_language!r} names {len(source)} "
+                "languages, expected one"
+            )
+        wanted = parse_languages(config.languages, available)
+    except LanguageNotInTask as error:
+        raise LanguageNotInTask(f"{where}: {error}") from None
+    return source[0], list(dict.fromkeys([*source, *wanted]))
+
+
+def _refuse(splits: Mapping[tuple[str, SplitName], Split], task: ChoiceTask, *, skip: bool) -> None:
+    """Refuse bad rows, unless they are to be skipped, and splits of which nothing is left."""
+    bad_rows = [row for split in splits.values() for row in split.bad_rows]
+    if bad_rows and not skip:
+        raise DataError(
+            f"{_listed(bad_rows, task)}\nCorrect them, or leave them out with "
+            "task.bad_rows=skip; the run's record counts them."
+        )
+    for (language, name), split in splits.items():
+        if not split.examples:
+            place = f"task {task.name!r}: no usable row for {name} in {language}"
+            why = f": {_listed(split.bad_rows, task)}" if split.bad_rows else ""
+            raise DataError(f"{place} ({', '.join(split.sources)}){why}")
+
+
+def _subsample(data: TaskData, config: TaskConfig, seed: int) -> TaskData:
+    labels = data.task.labels
+    if config.train_per_class is not None and data.train:
+        train = sample_per_class(data.train, config.train_per_class, labels, seed=seed)
+    else:
+        count = config.train_samples if data.train else None
+        train = sample(data.train, count, seed=seed, split="train")
+    return replace(
+        data,
+        train=train,
+        dev=sample(data.dev, config.dev_samples, seed=seed, split="dev"),
+        test=sample_languages(
+            data.test, config.test_samples, seed=seed, parallel=data.task.parallel
+        ),
+    )
+
+
+def _revision(sources: Sequence[str], hub: str | None) -> str:
+    """What the data was, in a form that does not depend on where it stood."""
+    files = [Path(source) for source in sources if not source.startswith(HUB)]
+    total = hashlib.sha256()
+    for file in files:
+        total.update(hashlib.sha256(file.read_bytes()).digest())
+    local = f"sha256:{total.hexdigest()[:16]}"
+    if hub is None:
+        return local
+    return f"{hub} train {local}" if files else hub
+
+
+def _listed(bad_rows: Sequence[BadRow], task: ChoiceTask) -> str:
+    """How many rows cannot be used, and the first of them."""
+    count = len(bad_rows)
+    shown = "".join(f"\n  {row}" for row in bad_rows[:SHOWN])
+    more = f"\n  and {count - SHOWN} more" if count > SHOWN else ""
+    rows = f"{count} bad row{'s' if count > 1 else ''}"
+    return f"{rows} in the data of task {task.name!r}:{shown}{more}"

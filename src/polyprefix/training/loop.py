@@ -1,0 +1,240 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from polyprefix.config import RunError, RuntimeConfig, TrainConfig
+from polyprefix.methods import AdaptedModel, save_adapter
+from polyprefix.methods.storage import WEIGHTS
+from polyprefix.models.batching import Row, by_tokens, lay_out
+from polyprefix.results import Progress, Silent, read_jsonl, write_jsonl
+from polyprefix.training.batches import batches_from
+from polyprefix.training.checkpoint import State, load_checkpoint, save_checkpoint
+from polyprefix.training.schedule import factor
+
+DEFAULT_STEPS = 600
+
+DevScore = tuple[float, float]
+"""Score on the dev split, higher is better, and what breaks a tie."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingExample:
+    """``prompt`` token ids without soft tokens, and the ``answer``'s, on which the loss is taken."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training amounted to. ``best_dev``: score of the adapter that was kept."""
+
+    steps: int
+    seconds: float
+    best_step: int
+    best_dev: float
+
+
+def num_steps(config: TrainConfig, examples: int) -> int:
+    """Optimizer steps of a training."""
+    if config.epochs is not None:
+        return math.ceil(config.epochs * math.ceil(examples / config.batch_size))
+    return config.steps or DEFAULT_STEPS
+
+
+def train(
+    model: AdaptedModel,
+    examples: Sequence[TrainingExample],
+    config: TrainConfig,
+    *,
+    folder: Path,
+    evaluate: Callable[[], DevScore],
+    learning_rate: float | None = None,
+    seed: int = 0,
+    runtime: RuntimeConfig | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train the adapter in use, and leave it as it was at its best dev evaluation.
+
+    The loss is the cross-entropy of the answers' tokens, averaged over the tokens of an optimizer
+    step's examples; logits are computed there and nowhere else. However an optimizer step is cut
+    into micro-batches, its gradient is the same.
+
+    Args:
+        model: with an adapter attached and in use.
+        examples: the source language's training examples.
+        config: see :class:`TrainConfig`.
+        folder: receives ``log.jsonl``, ``checkpoints/`` and ``adapter/``, the best so far. If it
+            holds a checkpoint, the training goes on from there and ends as if never interrupted.
+        evaluate: scores the model on the source language's dev split.
+        learning_rate: peak; by default the configuration's, or else the method's own.
+        seed: of the order of examples and of dropout.
+
+    Raises:
+        RunError: the loss or the gradient became infinite or NaN; the last good checkpoint and the
+            best adapter stay in ``folder``.
+    """
+    runtime = runtime or RuntimeConfig()
+    progress = progress or Silent()
+    adapter = model.adapter()
+    parameters = adapter.trainable()
+    if not parameters:
+        raise RunError(f"method {adapter.method!r} has nothing to train")
+    if not examples:
+        raise RunError("there are no training examples")
+    peak = learning_rate or config.learning_rate or adapter.default_learning_rate(adapter.config)
+    steps = num_steps(config, len(examples))
+    evaluate_every = config.evaluate_every or max(1, steps // 10)
+    checkpoint_every = runtime.checkpoint_every or evaluate_every
+
+    rows = [_row(model, example) for example in examples]
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=peak, betas=config.betas, weight_decay=config.weight_decay
+    )
+    torch.manual_seed(seed)
+    state = load_checkpoint(folder / "checkpoints", parameters, optimizer) or State()
+    accelerator = _accelerator(config, model)
+    prepared: Any = accelerator.prepare_model(model)
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
+    lengths = [len(row.ids) for row in rows]
+    order = batches_from(lengths, config.batch_size, seed, state.step)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    log = _reopen_log(folder / "log.jsonl", state.step)
+    progress.start(f"training {adapter.title}", steps, done=state.step)
+    started = time.perf_counter() - state.seconds
+    model.train()
+    try:
+        while state.step < steps:
+            rate = peak * factor(config.schedule, state.step, steps, config.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            chosen = next(order)
+            loss = _accumulate(
+                accelerator, prepared, model, [rows[i] for i in chosen],
+                [examples[i].answer for i in chosen], runtime.micro_batch_tokens,
+            )
+            norm = accelerator.clip_grad_norm_(parameters.values(), config.max_grad_norm)
+            if not (math.isfinite(loss) and math.isfinite(float(norm))):
+                raise RunError(_diverged(loss, float(norm), state.step + 1, folder))
+            optimizer.step()
+            optimizer.zero_grad()
+            state.step += 1
+            state.seconds = time.perf_counter() - started
+            entry = {
+                "step": state.step,
+                "loss": loss,
+                "learning_rate": rate,
+                "gradient_norm": float(norm),
+                "tokens": sum(lengths[i] for i in chosen),
+                "seconds": round(state.seconds, 3),
+            }
+            last = state.step == steps
+            if state.step % evaluate_every == 0 or last:
+                score = evaluate()
+                entry |= {"dev_score": score[0], "dev_tie_break": score[1]}
+                if score > state.best:
+                    state.best, state.best_step = score, state.step
+                    save_adapter(adapter, folder / "adapter")
+            log.write(json.dumps(entry) + "\n")
+            if state.step % checkpoint_every == 0 or last:
+                log.flush()
+                state.seconds = time.perf_counter() - started
+                save_checkpoint(folder / "checkpoints", state, parameters, optimizer)
+            dev = "" if state.best_step < 0 else f" dev {state.best[0]:.3f}"
+            progress.advance(1, f"loss {loss:.3f}{dev}")
+    finally:
+        log.close()
+        progress.finish()
+        model.eval()
+        model.backbone.gradient_checkpointing(False)
+    _restore_best(model, folder)
+    return Trained(steps, state.seconds, state.best_step, state.best[0])
+
+
+def _row(model: AdaptedModel, example: TrainingExample) -> Row:
+    """The answer's tokens are predicted one place before where they stand; the last is no input."""
+    prompt = model.wrap(example.prompt)
+    places = range(len(prompt) - 1, len(prompt) - 1 + len(example.answer))
+    return Row([*prompt, *example.answer[:-1]], list(places))
+
+
+def _accelerator(config: TrainConfig, model: AdaptedModel) -> Accelerator:
+    # accelerate keeps one state a process and refuses another precision: runs of one process may
+    # differ in it
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision=config.mixed_precision, cpu=model.backbone.device.type == "cpu"
+    )
+
+
+def _accumulate(
+    accelerator: Accelerator,
+    prepared: Any,
+    model: AdaptedModel,
+    rows: Sequence[Row],
+    answers: Sequence[list[int]],
+    budget: int,
+) -> float:
+    """Add up the gradients of one optimizer step; the mean loss of its tokens."""
+    tokens = sum(map(len, answers))
+    total = 0.0
+    for micro in by_tokens([len(row.ids) for row in rows], budget):
+        batch = lay_out([rows[i] for i in micro], model.pad_id, model.backbone.device)
+        targets = torch.tensor([t for i in micro for t in answers[i]], device=batch.keep.device)
+        logits = prepared(batch.input_ids, batch.attention_mask, keep=batch.keep).logits
+        loss = F.cross_entropy(logits.float(), targets, reduction="sum") / tokens
+        accelerator.backward(loss)
+        total += float(loss.detach())
+    return total
+
+
+def _reopen_log(path: Path, step: int) -> TextIO:
+    """The log with the lines up to ``step``: what a killed run wrote beyond its last checkpoint is
+    done again."""
+    kept: list[dict[str, Any]] = []
+    if path.is_file() and step > 0:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        # a kill may have cut the last line in two
+        whole = [line for line in lines if line.endswith("}")]
+        kept = [entry for entry in map(json.loads, whole) if entry["step"] <= step]
+    write_jsonl(path, kept)
+    return path.open("a", encoding="utf-8")
+
+
+def _diverged(loss: float, norm: float, step: int, folder: Path) -> str:
+    stands = sorted((folder / "checkpoints").glob("[0-9]*"))
+    kept = f"The last good checkpoint, of step {int(stands[-1].name)}, is" if stands else (
+        "No checkpoint had been written; the log is"
+    )
+    return (
+        f"training stopped at step {step}: the loss is {loss}, the gradient's norm {norm}. "
+        f"{kept} in {folder}. A lower train.learning_rate, a longer train.warmup or "
+        "train.mixed_precision=no may help."
+    )
+
+
+def _restore_best(model: AdaptedModel, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "adapter" / WEIGHTS, device=str(model.backbone.device))
+    model.adapter().load_state(tensors)
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The entries of a run's ``log.jsonl``."""
+    return read_jsonl(folder / "log.jsonl")

@@ -141,7 +141,7 @@ class Adapter(nn.Module):
         Raises:
             NotInPeft: PEFT cannot express it.
         """
-        raise NotInPeft(f"PEFT has no {self.title.lower()} as Polyprefix defines it")
+        raise NotInPeft(f"PEFT has no method like Polyprefix's {self.method!r}")
 
     @classmethod
     def from_peft(
@@ -150,7 +150,7 @@ class Adapter(nn.Module):
         """Configuration and :meth:`state` of an adapter that PEFT wrote."""
         raise NotInPeft(f"Polyprefix does not read PEFT's {cls.peft_type}")
 
-    # What is the same for all ----------------------------------------------------------------------
+    # What is the same for all ---------------------------------------------------------------------
 
     def load_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Set every tensor of :meth:`state`.
@@ -172,6 +172,7 @@ class Adapter(nn.Module):
                     f"{tuple(tensors[name].shape)}, expected {tuple(value.shape)}: was it trained "
                     "on another backbone?"
                 )
+        for name, value in own.items():  # only now: a tensor of the backbone may be among them
             value.copy_(tensors[name])
 
     def num_trainable(self) -> int:

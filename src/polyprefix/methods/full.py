@@ -21,8 +21,11 @@ def freeze_backbone(backbone: Backbone) -> None:
 
 
 def backbone_parameters(backbone: Backbone) -> dict[str, nn.Parameter]:
-    """By name; tied parameters once."""
-    return {f"backbone.{name}": value for name, value in backbone.model.named_parameters()}
+    """By name; tied parameters once. A LoRA that was there before leaves its name in the path."""
+    return {
+        f"backbone.{name.replace('.base_layer', '')}": value
+        for name, value in backbone.model.named_parameters()
+    }
 
 
 class FullConfig(MethodConfig):

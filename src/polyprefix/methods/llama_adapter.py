@@ -58,8 +58,17 @@ class LlamaAdapterConfig(MethodConfig):
         return self
 
 
-_PEFT_TARGETS = {"llama": "self_attn", "mistral": "self_attn"}
-"""Families for which PEFT's adaption prompt computes the same, and their attention's name."""
+def _check_peft(backbone: Backbone) -> None:
+    """``NotInPeft`` where PEFT's adaption prompt computes something else or nothing. Its version
+    for GPT-2 leaves out the output projection of the prompt's part."""
+    family = backbone.family.model_type
+    if family not in {"llama", "mistral"}:
+        raise NotInPeft(f"PEFT has no adaption prompt for {family} that computes the same")
+    if backbone.head_dim * backbone.num_heads != backbone.hidden_size:
+        raise NotInPeft("PEFT's adaption prompt needs head_dim = d / heads")
+    output = backbone.layers[0].get_submodule(backbone.family.attention_output)
+    if getattr(output, "bias", None) is not None:
+        raise NotInPeft("PEFT's adaption prompt adds the bias of the output projection twice")
 
 
 @register_method
@@ -111,17 +120,13 @@ class LlamaAdapter(Adapter):
         for layer in self.layers:
             slot_of(self.backbone.attentions[layer]).prefixes.pop(self.index)
 
-    # PEFT ------------------------------------------------------------------------------------------
+    # PEFT -----------------------------------------------------------------------------------------
 
     def to_peft(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         backbone = self.backbone
-        family = backbone.family.model_type
-        if family not in _PEFT_TARGETS:
-            raise NotInPeft(f"PEFT's adaption prompt does not know {family}")
+        _check_peft(backbone)
         if self.config.gate != "layer":
             raise NotInPeft("PEFT has one gate a layer: train with gate 'layer'")
-        if backbone.head_dim * backbone.num_heads != backbone.hidden_size:
-            raise NotInPeft("PEFT's adaption prompt needs head_dim = d / heads")
         count = len(self.layers)
         if self.layers != list(range(backbone.num_layers - count, backbone.num_layers)):
             raise NotInPeft("PEFT's adaption prompt is in the last layers only")
@@ -130,12 +135,12 @@ class LlamaAdapter(Adapter):
             "task_type": "CAUSAL_LM",
             "adapter_len": self.config.length,
             "adapter_layers": count,
-            "target_modules": _PEFT_TARGETS[family],
+            "target_modules": backbone.family.attention,
             "inference_mode": True,
         }
         tensors = {}
         for place, layer in enumerate(self.layers):
-            name = f"base_model.model.{backbone.family.layers}.{layer}.{_PEFT_TARGETS[family]}"
+            name = f"base_model.model.{backbone.family.layers}.{layer}.{backbone.family.attention}"
             tensors[f"{name}.adaption_prompt"] = self.prompt.hidden[place].detach()[None].clone()
             tensors[f"{name}.adaption_gate"] = torch.tanh(self.gate[place].detach())
         return peft, tensors
@@ -144,6 +149,7 @@ class LlamaAdapter(Adapter):
     def from_peft(
         cls, backbone: Backbone, peft: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
     ) -> tuple[LlamaAdapterConfig, dict[str, torch.Tensor]]:
+        _check_peft(backbone)
         prompts: dict[int, torch.Tensor] = {}
         gates: dict[int, torch.Tensor] = {}
         for name, value in tensors.items():

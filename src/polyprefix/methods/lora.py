@@ -16,11 +16,23 @@ from pydantic import Field
 from torch import nn
 
 from polyprefix.config import ConfigError
-from polyprefix.methods.base import Adapter, MethodConfig, Setting, register_method
+from polyprefix.methods.base import Adapter, MethodConfig, NotInPeft, Setting, register_method
 from polyprefix.methods.layers import Layers, parse_layers
 from polyprefix.models import Backbone, current
 
 _NAMES = "_polyprefix_lora"
+_READ = {
+    # what from_peft reads, or what the names of the tensors and the backbone's own type also say
+    *("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform"),
+    *("layers_pattern", "exclude_modules", "fan_in_fan_out"),
+    # what does not affect the output
+    *("task_type", "inference_mode", "base_model_name_or_path", "revision", "peft_version"),
+    "auto_mapping",
+}
+"""Keys of PEFT's configuration that may differ from its defaults; with any other the adapter may
+compute something else than :class:`Lora` does."""
+_STARTS = ("gaussian", "orthogonal", "eva")
+"""Values of ``init_lora_weights`` that leave the backbone's own weights alone."""
 
 
 class LoraConfig(MethodConfig):
@@ -94,9 +106,20 @@ class Lora(Adapter):
                 module.__dict__[_NAMES] = {}
                 module.register_forward_pre_hook(_choose, with_kwargs=True)
             module.__dict__[_NAMES][self.index] = self._name
+        self._check_targets()
         for value in self.trainable().values():
             value.data = value.data.float()
             value.requires_grad_(True)
+
+    def _check_targets(self) -> None:
+        """PEFT is content if one of the targets is there."""
+        names = ["." + name for name, _ in self._modules_of()]
+        for target in self.targets:
+            if not any(name.endswith("." + target) for name in names):
+                self.remove()
+                raise ConfigError(
+                    f"method lora: target {target!r} is nowhere in the adapted layers"
+                )
 
     def remove(self) -> None:
         for _, module in self._modules_of():
@@ -115,7 +138,7 @@ class Lora(Adapter):
             found[f"{clean}.lora_B.weight"] = module.lora_B[self._name].weight
         return found
 
-    # PEFT ------------------------------------------------------------------------------------------
+    # PEFT -----------------------------------------------------------------------------------------
 
     def to_peft(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         peft = {
@@ -138,16 +161,11 @@ class Lora(Adapter):
     def from_peft(
         cls, backbone: Backbone, peft: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
     ) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
-        for key, plain in {
-            "use_dora": False,
-            "use_rslora": False,
-            "bias": "none",
-            "rank_pattern": {},
-            "alpha_pattern": {},
-            "modules_to_save": None,
-        }.items():
-            if peft.get(key) not in (plain, None):
-                raise ConfigError(f"LoRA adapter written by PEFT: {key}={peft[key]!r} is not read")
+        plain = PeftLoraConfig().to_dict()
+        for key, value in peft.items():
+            harmless = key in _READ or (key == "init_lora_weights" and value in _STARTS)
+            if not harmless and value and value != plain.get(key):
+                raise NotInPeft(f"a LoRA of PEFT with {key}={value!r} is not read by Polyprefix")
         layers = peft.get("layers_to_transform")
         targets = peft["target_modules"]
         config = LoraConfig(

@@ -7,8 +7,9 @@ text (Li and Liang 2021, arXiv 2101.00190; studied cross-lingually in arXiv 2510
 
 Departures: the prefix sits inside attention instead of in a cache, so any subset of layers can
 carry one; text keeps the positions it has without a prefix (``positions: peft`` gives PEFT's, where
-text starts at P). ``initialization: zero`` adds a factor g >= 0 per head on the prefix's softmax
-mass, zero at the start, so that training begins exactly at the backbone.
+text starts at P; with rotary positions an adapter of either kind can be written for PEFT).
+``initialization: zero`` adds a factor g >= 0 per head on the prefix's softmax mass, zero at the
+start, so that training begins exactly at the backbone.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from polyprefix.methods.base import (
 )
 from polyprefix.methods.layers import Layers, parse_layers
 from polyprefix.methods.prefix_parameters import KeyValues, NetworkKeyValues, ProjectedHidden
-from polyprefix.models import Backbone, LayerPrefix, PrefixProducer, slot_of
+from polyprefix.models import Backbone, LayerPrefix, PrefixProducer, rotate, slot_of
 
 
 class PrefixTuningConfig(MethodConfig):
@@ -41,7 +42,8 @@ class PrefixTuningConfig(MethodConfig):
     ``projected`` or ``mlp``. ``initialization``: ``activations`` (of ``init_text``, or of the
     first training prompts), ``random`` with standard deviation ``init_std``, or ``zero`` effect;
     by default activations, and random for ``mlp``. ``network_size``: hidden size of the ``mlp``
-    network, by default d. ``positions``: ``text``, or ``peft`` for adapters exchanged with PEFT.
+    network, by default d. ``positions``: ``text``, or ``peft`` for adapters exchanged with PEFT
+    where positions are not rotary.
     """
 
     length: Annotated[int, Field(gt=0)] = 20
@@ -149,8 +151,28 @@ class PrefixTuning(Adapter):
         for layer in self.layers:
             slot_of(self.backbone.attentions[layer]).prefixes.pop(self.index)
 
-    # PEFT ------------------------------------------------------------------------------------------
+    # PEFT -----------------------------------------------------------------------------------------
     # One tensor [P, L * 2 * H_kv * D]: for each token the keys and values of layer 0, 1, ...
+
+    def _peft_layer(self, place: int) -> torch.Tensor:
+        """``[2, H_kv, P, D]``: keys and values of a layer whose text starts at position P.
+
+        A rotary score depends on the distance alone: keys that follow the text by P positions
+        score there what they score here."""
+        key, value = (states.float() for states in self.parameters_.layer(place))
+        if self.config.positions == "text":
+            key = rotate(self._rotary(), key, self.config.length)
+        return torch.stack([key, value])
+
+    def _rotary(self) -> nn.Module:
+        if self.backbone.sliding_window is not None:
+            raise NotInPeft("PEFT's prefix slides out of sight of a model with sliding windows")
+        if self.backbone.rotary is None:
+            raise NotInPeft(
+                "PEFT moves the text by P positions, which this model's position embedding does "
+                "not make up for: train with positions 'peft'"
+            )
+        return self.backbone.rotary
 
     def to_peft(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         backbone, config = self.backbone, self.config
@@ -159,13 +181,11 @@ class PrefixTuning(Adapter):
                 f"PEFT's prefix is in all {backbone.num_layers} layers, this one in "
                 f"{len(self.layers)}"
             )
-        if config.positions != "peft":
-            raise NotInPeft("PEFT moves the text by P positions: train with positions 'peft'")
         if self.mass is not None:
             raise NotInPeft("PEFT's prefix has no factor on its mass (initialization 'zero')")
         with torch.no_grad():
-            pairs = [torch.stack(self.parameters_.layer(i)) for i in range(len(self.layers))]
-            flat = torch.stack(pairs).permute(3, 0, 1, 2, 4).reshape(config.length, -1).float()
+            pairs = [self._peft_layer(place) for place in range(len(self.layers))]
+            flat = torch.stack(pairs).permute(3, 0, 1, 2, 4).reshape(config.length, -1)
         peft = {
             "peft_type": self.peft_type,
             "task_type": "CAUSAL_LM",

@@ -2,12 +2,13 @@
 2104.08691; cross-lingually *Less is More*, arXiv 2402.03782).
 
 The vectors are rows of an embedding table beyond the vocabulary. Their tokens have ids V, V+1, ...
-and stand in the text like any other, at its start (Lester et al., PEFT) or at the end of the prompt,
-before the answer (*Less is More*); padding, packing, positions and generation need nothing special.
+and stand in the text like any other, at its start (Lester et al., PEFT) or at the end of the
+prompt, before the answer (*Less is More*); padding, packing, positions and generation need nothing
+special.
 
 Departures: ``uniform`` draws from a range that matches the spread of the backbone's embeddings
-instead of [-0.5, 0.5], which is right for T5 only; the reparameterisation network's LayerNorm starts
-with that spread as its scale, so that prompts begin as large as tokens.
+instead of [-0.5, 0.5], which is right for T5 only; the reparameterisation network's LayerNorm
+starts with that spread as its scale, so that prompts begin as large as tokens.
 """
 
 from __future__ import annotations
@@ -76,8 +77,7 @@ class SoftPrompt(Adapter):
         super().__init__(backbone, config, setting)
         self.first_id = -1  # given by the model the adapter is attached to
         embedding = backbone.embedding
-        sample = torch.arange(min(1000, backbone.vocab_size), device=backbone.device)
-        spread = float(embedding(sample).float().std())
+        spread = _spread(backbone)
         if config.initialization == "uniform" or setting.restore:
             start = setting.uniform(config.length, backbone.hidden_size, limit=3**0.5 * spread)
         else:
@@ -127,7 +127,7 @@ class SoftPrompt(Adapter):
         own = super().trainable()
         return own | backbone_parameters(self.backbone) if self.config.tune_backbone else own
 
-    # PEFT ------------------------------------------------------------------------------------------
+    # PEFT -----------------------------------------------------------------------------------------
 
     def to_peft(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         if self.config.position != "start":
@@ -154,6 +154,14 @@ class SoftPrompt(Adapter):
         prompt = tensors["prompt_embeddings"].float()
         config = SoftPromptConfig(length=len(prompt), position="start", initialization="uniform")
         return config, {"embedding": prompt}
+
+
+def _spread(backbone: Backbone) -> float:
+    """Standard deviation of what the embedding module returns; 1 where there are no weights."""
+    if backbone.device.type == "meta":
+        return 1.0
+    sample = torch.arange(min(1000, backbone.vocab_size), device=backbone.device)
+    return float(backbone.embedding(sample).float().std())
 
 
 def _frequent_tokens(backbone: Backbone, length: int, setting: Setting) -> torch.Tensor:

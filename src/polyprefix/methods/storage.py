@@ -8,17 +8,23 @@ folder that only PEFT wrote can be loaded too.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from polyprefix.config import RunError
+from polyprefix.config import ConfigError, PolyprefixError, RunError
 from polyprefix.methods.adapted import AdaptedModel
-from polyprefix.methods.base import Adapter, NotInPeft, method_config, methods
-from polyprefix.results import write_atomically, write_json
+from polyprefix.methods.base import (
+    Adapter,
+    MethodConfig,
+    NotInPeft,
+    method_config,
+    methods,
+)
+from polyprefix.models import Backbone
+from polyprefix.results import read_json, write_atomically, write_json
 
 CONFIG, WEIGHTS = "polyprefix.json", "polyprefix.safetensors"
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -26,14 +32,16 @@ FORMAT = 1
 
 
 def save_adapter(adapter: Adapter, folder: Path) -> str | None:
-    """Write an adapter.
+    """Write an adapter, over one that the folder may hold.
 
     Returns:
         ``None`` if PEFT can load it too, else the reason why it cannot.
+
+    Raises:
+        RunError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous().cpu() for name, value in adapter.state().items()}
-    write_atomically(folder / WEIGHTS, save(tensors))
+    _clear(folder)
+    write_atomically(folder / WEIGHTS, _packed(adapter.state()))
     reason = None
     try:
         peft, peft_tensors = adapter.to_peft()
@@ -41,10 +49,8 @@ def save_adapter(adapter: Adapter, folder: Path) -> str | None:
         reason = str(error)
     else:
         peft["base_model_name_or_path"] = adapter.backbone.name
-        peft_tensors = {name: value.contiguous().cpu() for name, value in peft_tensors.items()}
-        write_atomically(folder / PEFT_WEIGHTS, save(peft_tensors))
+        write_atomically(folder / PEFT_WEIGHTS, _packed(peft_tensors))
         write_json(folder / PEFT_CONFIG, peft)
-    # Last: its presence says that the folder is whole.
     write_json(
         folder / CONFIG,
         {
@@ -63,48 +69,82 @@ def save_adapter(adapter: Adapter, folder: Path) -> str | None:
     return reason
 
 
+def _clear(folder: Path) -> None:
+    """Take an earlier adapter away, first what says that it is whole: beside new weights an old
+    configuration would lie."""
+    try:
+        for name in (CONFIG, PEFT_CONFIG, PEFT_WEIGHTS):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
+
+
+def _packed(tensors: dict[str, torch.Tensor]) -> bytes:
+    packed: bytes = save({name: value.contiguous().cpu() for name, value in tensors.items()})
+    return packed
+
+
 def load_adapter(model: AdaptedModel, folder: str | Path, name: str = "default") -> Adapter:
     """Attach an adapter that was saved by :func:`save_adapter` or by PEFT.
 
     Raises:
         RunError: the folder holds no adapter, or a damaged one.
-        ConfigError: it does not fit the backbone.
+        ConfigError: it does not fit the backbone, or the name is taken.
+        NotInPeft: PEFT's adapter is not one that Polyprefix can compute.
+        UnsupportedModel: the method cannot work on this backbone.
     """
     folder = Path(folder)
+    if (folder / CONFIG).is_file():
+        source, read = folder / CONFIG, _read
+    elif (folder / PEFT_CONFIG).is_file():
+        source, read = folder / PEFT_CONFIG, _read_peft
+    else:
+        raise RunError(f"no adapter in {str(folder)!r}: neither {CONFIG} nor {PEFT_CONFIG}")
+    before = model.active
+    attached = False
     try:
-        if (folder / CONFIG).is_file():
-            values = _read(folder / CONFIG)
-            if values.get("format") != FORMAT:
-                raise RunError(
-                    f"{folder / CONFIG}: format {values.get('format')!r}, this version of "
-                    f"Polyprefix reads format {FORMAT}"
-                )
-            config = method_config(values["method"])
-            tensors = load_file(folder / WEIGHTS)
-        elif (folder / PEFT_CONFIG).is_file():
-            peft = _read(folder / PEFT_CONFIG)
-            kinds = {m.peft_type: m for m in methods().values() if m.peft_type}
-            if peft.get("peft_type") not in kinds:
-                raise RunError(
-                    f"{folder / PEFT_CONFIG}: PEFT's {peft.get('peft_type')} is not among "
-                    f"{', '.join(sorted(kinds))}"
-                )
-            method = kinds[peft["peft_type"]]
-            config, tensors = method.from_peft(
-                model.backbone, peft, load_file(folder / PEFT_WEIGHTS)
-            )
-        else:
-            raise RunError(f"no adapter in {str(folder)!r}: neither {CONFIG} nor {PEFT_CONFIG}")
-    except (OSError, SafetensorError, KeyError) as error:
-        raise RunError(f"cannot read the adapter in {str(folder)!r}: {error}") from error
-    adapter = model.attach(config, name, restore=True)
-    adapter.load_state({key: value.to(model.backbone.device) for key, value in tensors.items()})
+        config, tensors = read(source, model.backbone)
+        adapter = model.attach(config, name, restore=True)
+        attached = True
+        adapter.load_state({k: v.to(model.backbone.device) for k, v in tensors.items()})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{source} is damaged: {type(error).__name__}: {error}") from error
+    except PolyprefixError as error:
+        if attached:
+            model.detach(name)
+            model.use(before)
+        raise type(error)(f"{source}: {error}") from error
     return adapter
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(source: Path, backbone: Backbone) -> tuple[MethodConfig, dict[str, torch.Tensor]]:
+    """Configuration and state of one of our own."""
+    values = read_json(source)
+    if values["format"] != FORMAT:
+        raise RunError(
+            f"format {values['format']!r}, this version of Polyprefix reads format {FORMAT}"
+        )
+    family = values["backbone"]["model_type"]
+    if family != backbone.family.model_type:
+        raise ConfigError(
+            f"was trained on a {family} model, this one is {backbone.family.model_type}"
+        )
+    return method_config(values["method"]), _tensors(source.with_name(WEIGHTS))
+
+
+def _read_peft(source: Path, backbone: Backbone) -> tuple[MethodConfig, dict[str, torch.Tensor]]:
+    """Configuration and state of one that PEFT wrote."""
+    values = read_json(source)
+    kinds = {method.peft_type: method for method in methods().values() if method.peft_type}
+    kind = values["peft_type"]
+    if kind not in kinds:
+        raise NotInPeft(f"PEFT's {kind} is not among {', '.join(sorted(kinds))}")
+    return kinds[kind].from_peft(backbone, values, _tensors(source.with_name(PEFT_WEIGHTS)))
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}") from None
-    return values
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot read {str(path)!r}: {error}") from error
+    return tensors

@@ -4,6 +4,7 @@ from polyprefix.models.attention import LayerPrefix, PrefixProducer, slot_of
 from polyprefix.models.backbone import PACKAGED, Backbone, load_backbone
 from polyprefix.models.context import CallContext, calling, current
 from polyprefix.models.families import Family, families, get_family, register_family
+from polyprefix.models.rotary import rotate
 
 __all__ = [
     "PACKAGED",
@@ -18,5 +19,6 @@ __all__ = [
     "get_family",
     "load_backbone",
     "register_family",
+    "rotate",
     "slot_of",
 ]

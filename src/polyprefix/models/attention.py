@@ -6,7 +6,7 @@ row (an :class:`AttentionSlot`) and does one of three things::
 
     joint            softmax over [prefix ; text]              prefix tuning
     joint + mass     the same, prefix mass scaled by g >= 0    prefix tuning, zero-effect start
-    additive         text + tanh(gate) * attention(q, prefix)  LLaMA-Adapter (arXiv 2303.16199, eq. 3-7)
+    additive         text + tanh(gate) * attention(q, prefix)  LLaMA-Adapter, arXiv 2303.16199
 
     Q [B,H,T,D] ──┬────────────► scores over S text keys ─────┐
                   │                 (causal, window, packing)  ├─ one softmax ─► out [B,T,H,D]
@@ -360,7 +360,7 @@ def prefix_mask(
     if segments is not None:
 
         def same_segment(
-            batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+            batch: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
         ) -> torch.Tensor:
             return segments[batch, query] == segments[batch, key]
 

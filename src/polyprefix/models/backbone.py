@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from polyprefix.config import ModelConfig, UnsupportedModel
 from polyprefix.models import attention, context
 from polyprefix.models.families import Family, supported_family
+from polyprefix.models.rotary import is_fixed
 
 PACKAGED = {"polyprefix/nano": Path(__file__).parent / "packaged" / "nano"}
 """Models that come with the package, by the name ``--model`` takes."""
@@ -101,6 +102,15 @@ class Backbone:
     @cached_property
     def attentions(self) -> list[nn.Module]:
         return [layer.get_submodule(self.family.attention) for layer in self.layers]
+
+    @cached_property
+    def rotary(self) -> nn.Module | None:
+        """The rotary embedding that all layers share, where its angles depend on the position
+        alone."""
+        if self.family.rotary is None:
+            return None
+        module: nn.Module = self.model.get_submodule(self.family.rotary)
+        return module if is_fixed(module) else None
 
     @property
     def device(self) -> torch.device:

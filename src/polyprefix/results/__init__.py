@@ -1,5 +1,6 @@
 """What a run leaves behind: one format, written atomically."""
 
+from polyprefix.results.environment import machine, package_versions, peak_memory, source_commit
 from polyprefix.results.files import (
     read_json,
     read_jsonl,
@@ -7,13 +8,19 @@ from polyprefix.results.files import (
     write_json,
     write_jsonl,
 )
+from polyprefix.results.folder import RunFolder
 from polyprefix.results.progress import Progress, Silent
 
 __all__ = [
     "Progress",
+    "RunFolder",
     "Silent",
+    "machine",
+    "package_versions",
+    "peak_memory",
     "read_json",
     "read_jsonl",
+    "source_commit",
     "write_atomically",
     "write_json",
     "write_jsonl",

@@ -6,20 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from polyprefix.config import ConfigError, digest
 
 
 @cache
-def _compile(template: str) -> Template:
+def _environment() -> ImmutableSandboxedEnvironment:
     # No escaping: this is a prompt, not HTML. A field that the example lacks is an error rather
     # than an empty text, and a template of somebody else's task can do nothing but make text.
-    environment = ImmutableSandboxedEnvironment(
+    return ImmutableSandboxedEnvironment(
         autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    return environment.from_string(template)
+
+
+@cache
+def _compile(template: str) -> Template:
+    return _environment().from_string(template)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,12 @@ class Prompt:
             raise ConfigError(
                 f"prompt template {self.template!r}: {error}; the example's fields are {there}"
             ) from None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that the template uses, in the order in which they first stand in it."""
+        names = meta.find_undeclared_variables(_environment().parse(self.template))
+        return tuple(sorted(names, key=self.template.find))
 
     @property
     def version(self) -> str:

@@ -21,7 +21,7 @@ from polyprefix.models.attention import prefix_attention
 from polyprefix.models.families.base import Family, register_family
 
 
-def project(attention: nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def project(attention: Any, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``[P, d] -> [H, P, D]`` twice."""
     fused = attention.query_key_value(hidden).view(
         hidden.shape[0], attention.num_heads, 3, attention.head_dim
@@ -30,7 +30,7 @@ def project(attention: nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def _bias(
-    self: Any, alibi: torch.Tensor, mask: torch.Tensor | None, query: torch.Tensor, keys: int
+    alibi: torch.Tensor, mask: torch.Tensor | None, query: torch.Tensor, keys: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Slopes ``[H]`` and the float bias ``[B, H, T, S]`` of ALiBi and mask."""
     batch, heads, queries, _ = query.shape
@@ -61,7 +61,7 @@ def _forward(
     query, key, value = self._reshape(self.query_key_value(hidden_states))
     if layer_past is not None:
         key, value = layer_past.update(key, value, self.layer_idx)
-    slopes, bias = _bias(self, alibi, attention_mask, query, key.shape[2])
+    slopes, bias = _bias(alibi, attention_mask, query, key.shape[2])
     output, _weights = prefix_attention(
         self,
         query,
@@ -87,7 +87,7 @@ def prepare(model: nn.Module) -> None:
     """Give every attention the forward above."""
     for block in model.get_submodule("transformer.h").children():
         attention = block.get_submodule("self_attention")
-        attention.forward = MethodType(_forward, attention)  # type: ignore[method-assign]
+        attention.forward = MethodType(_forward, attention)
 
 
 register_family(

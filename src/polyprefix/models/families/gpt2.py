@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from polyprefix.models.families.base import Family, register_family
 
 
-def project(attention: nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def project(attention: Any, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``[P, d] -> [H, P, D]`` twice."""
     _, key, value = attention.c_attn(hidden).split(attention.split_size, dim=-1)
     shape = (hidden.shape[0], attention.num_heads, attention.head_dim)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
 
 from polyprefix.models.families.base import Family, register_family
 
 
-def project(attention: nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def project(attention: Any, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``[P, d] -> [H, P, D]`` twice."""
     fused = attention.query_key_value(hidden).view(hidden.shape[0], -1, 3 * attention.head_size)
     _, key, value = fused.transpose(0, 1).chunk(3, dim=-1)
@@ -24,6 +25,7 @@ register_family(
         mlp_output="mlp.dense_4h_to_h",
         lora_targets=("query_key_value",),
         project=project,
+        rotary="gpt_neox.rotary_emb",
         tiny={
             "vocab_size": 128,
             "hidden_size": 32,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from polyprefix.models.families.base import Family, register_family
 
@@ -27,7 +26,7 @@ _TINY: dict[str, Any] = {
 }
 
 
-def project(attention: nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def project(attention: Any, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``[P, d] -> [H_kv, P, D]`` twice: W_k with the key norm where there is one, and W_v."""
     width = attention.head_dim
     key = attention.k_proj(hidden).view(hidden.shape[0], -1, width)
@@ -37,7 +36,7 @@ def project(attention: nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, t
     return key.transpose(0, 1), value.transpose(0, 1)
 
 
-def _llama_like(model_type: str, **tiny: Any) -> Family:
+def _llama_like(model_type: str, rotary: str | None = "model.rotary_emb", **tiny: Any) -> Family:
     return register_family(
         Family(
             model_type=model_type,
@@ -47,6 +46,7 @@ def _llama_like(model_type: str, **tiny: Any) -> Family:
             mlp_output="mlp.down_proj",
             lora_targets=("q_proj", "v_proj"),
             project=project,
+            rotary=rotary,
             tiny=_TINY | tiny,
         )
     )
@@ -61,6 +61,7 @@ _llama_like(
 )
 _llama_like(
     "gemma3_text",
+    rotary=None,  # one for each kind of layer
     head_dim=16,
     sliding_window=6,
     query_pre_attn_scalar=16,

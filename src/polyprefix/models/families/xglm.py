@@ -12,7 +12,7 @@ from polyprefix.models.attention import prefix_attention
 from polyprefix.models.families.base import Family, register_family
 
 
-def project(attention: nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def project(attention: Any, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``[P, d] -> [H, P, D]`` twice."""
     shape = (hidden.shape[0], attention.num_heads, attention.head_dim)
     key = attention.k_proj(hidden).view(shape)
@@ -59,7 +59,7 @@ def prepare(model: nn.Module) -> None:
     """Give every self-attention the forward above."""
     for layer in model.get_submodule("model.layers").children():
         attention = layer.get_submodule("self_attn")
-        attention.forward = MethodType(_forward, attention)  # type: ignore[method-assign]
+        attention.forward = MethodType(_forward, attention)
 
 
 register_family(

@@ -1,0 +1,85 @@
+"""What a run's record says about transfer, language by language and in groups."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from polyprefix.languages import Language, get
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageScore:
+    """One language of a run.
+
+    Attributes:
+        language: its row of the language table.
+        n: number of test examples.
+        score: accuracy.
+        stderr: its standard error.
+        macro_f1: unweighted mean of the classes' F1.
+        gap: the transfer gap, source score minus this one; 0 for the source itself.
+        majority: accuracy of always giving the most frequent label.
+        source: whether it is the language that was trained on.
+    """
+
+    language: Language
+    n: int
+    score: float
+    stderr: float
+    macro_f1: float
+    gap: float
+    majority: float
+    source: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GroupScore:
+    """The mean over the languages of a group, each counting once."""
+
+    name: str
+    languages: int
+    score: float
+    gap: float
+
+
+def language_scores(record: dict[str, Any]) -> list[LanguageScore]:
+    """The languages of a record, the source first, then from the best to the worst."""
+    source = record["task"]["source_language"]
+    top = record["scores"][source]["accuracy"]
+    rows = [
+        LanguageScore(
+            language=get(code),
+            n=values["n"],
+            score=values["accuracy"],
+            stderr=values["accuracy_stderr"],
+            macro_f1=values["macro_f1"],
+            gap=top - values["accuracy"],
+            majority=values["majority"],
+            source=code == source,
+        )
+        for code, values in record["scores"].items()
+    ]
+    return sorted(rows, key=lambda row: (not row.source, -row.score, row.language.code))
+
+
+def group_scores(
+    rows: Sequence[LanguageScore], key: Callable[[Language], str]
+) -> list[GroupScore]:
+    """Means over the target languages (the source is left out), best group first."""
+    groups: dict[str, list[LanguageScore]] = defaultdict(list)
+    for row in rows:
+        if not row.source:
+            groups[key(row.language)].append(row)
+    means = [
+        GroupScore(
+            name,
+            len(members),
+            sum(row.score for row in members) / len(members),
+            sum(row.gap for row in members) / len(members),
+        )
+        for name, members in groups.items()
+    ]
+    return sorted(means, key=lambda group: (-group.score, group.name))

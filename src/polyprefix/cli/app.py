@@ -1,0 +1,207 @@
+"""The commands. They read arguments and print; what they do is elsewhere.
+
+Whatever imports torch is imported inside the command that needs it, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from polyprefix.config import ConfigError, RunConfig, override, put, read_yaml
+
+app = typer.Typer(
+    name="polyprefix",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Adapt a language model to a task with English data only, and measure how the skill "
+    "carries to other languages.",
+)
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"polyprefix {installed('polyprefix')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Nothing to do before a command."""
+
+
+RUN_EXAMPLES = """
+[bold]Examples[/bold]
+
+  polyprefix run --model polyprefix/nano --method prefix_tuning --task sib200 \\
+      --data sib200/ --languages all
+
+  polyprefix run examples/xnli-llama-adapter.yaml --set train.learning_rate=1e-3 \\
+      --set method.layers=last:4
+
+A run that was stopped goes on where it was with the same command.
+"""
+
+
+@app.command(epilog=RUN_EXAMPLES)
+def run(
+    config: Annotated[
+        Path | None, typer.Argument(help="A YAML configuration; options go over it.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub name or folder; polyprefix/nano is packaged.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="See 'polyprefix list methods'.")] = None,
+    task: Annotated[str | None, typer.Option(help="See 'polyprefix list tasks'.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The task's folder; without it, the hub is read.")
+    ] = None,
+    train_data: Annotated[
+        str | None, typer.Option(help="A file to train on, instead of the task's own.")
+    ] = None,
+    languages: Annotated[
+        str | None,
+        typer.Option(help="all, or names and groups: sw,tr,family:Uralic,script:Cyrl,-en"),
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Folder of runs (by default: runs).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random (by default: 0).")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any key: --set train.steps=200. May be repeated."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option(help="Run anew what is finished or was begun already.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train on the source language, score every language, print and record the scores."""
+    values = {} if config is None else read_yaml(config)
+    given = {
+        "model.name": model,
+        "method.name": method,
+        "task.name": task,
+        "task.data": data,
+        "task.train_data": train_data,
+        "task.languages": languages,
+        "output": output,
+        "seed": seed,
+    }
+    values = override(values, [])
+    for path, value in given.items():
+        if value is not None:
+            put(values, path, value)
+    values = override(values, settings or [])
+    for section, option in (("model", "--model"), ("method", "--method"), ("task", "--task")):
+        if section not in values:
+            raise ConfigError(f"no {section}: give {option}, or a configuration file that has one")
+    spec = RunConfig.read(values, where=str(config) if config else "")
+
+    from polyprefix.cli.progress import ConsoleProgress
+    from polyprefix.report import show_record
+    from polyprefix.results import Silent
+    from polyprefix.study import run as execute
+
+    progress = Silent() if quiet else ConsoleProgress(Console(stderr=True))
+    record = execute(spec, again=again, progress=progress)
+    show_record(record, console())
+    typer.echo(f"{Path(spec.output) / record['id']}")
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="A run's folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The record as JSON.")] = False,
+) -> None:
+    """Print a run's scores again: per language, by family and by script."""
+    from polyprefix.report import show_record
+    from polyprefix.results import RunFolder
+
+    record = RunFolder(folder).record()
+    if as_json:
+        typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
+    else:
+        show_record(record, console())
+
+
+PREDICT_EXAMPLES = """
+[bold]Examples[/bold]
+
+  polyprefix predict runs/sib200-... --text "Timu ilishinda mechi."
+
+  polyprefix predict runs/xnli-... --field premise="He left." --field hypothesis="He stayed."
+
+  polyprefix predict runs/sib200-... --input texts.jsonl > answers.jsonl
+"""
+
+
+@app.command(epilog=PREDICT_EXAMPLES)
+def predict(
+    folder: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text, for tasks of one field. May be repeated.")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="A field of one example: name=text.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--input", help="A file of JSON objects, one a line, with the task's fields."),
+    ] = None,
+) -> None:
+    """Answer for new texts; one JSON object a line. Without texts, reads standard input."""
+    from polyprefix.study.predict import answers, parse_field, read_examples
+
+    if sum(option is not None for option in (text, field, source)) > 1:
+        raise ConfigError("give one of --text, --field and --input")
+    if text:
+        examples: Iterable[dict[str, Any] | str] = list(text)
+    elif field:
+        examples = [dict(parse_field(item) for item in field)]
+    elif source is not None:
+        examples = read_examples(source)
+    else:
+        if sys.stdin.isatty():
+            typer.echo("reading standard input: a text, or a JSON object, a line", err=True)
+        examples = read_examples(None)
+    for answer in answers(folder, examples):
+        typer.echo(json.dumps(answer, ensure_ascii=False))
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    tasks = "tasks"
+    models = "models"
+    languages = "languages"
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List methods, tasks, models or languages."""
+    from polyprefix.cli import listing
+
+    getattr(listing, kind.value)(console())
+
+
+def console() -> Console:
+    """Standard output; as wide as it needs to be where it is no terminal."""
+    out = Console(highlight=False, emoji=False)
+    if not out.is_terminal:
+        out = Console(highlight=False, emoji=False, width=160)
+    return out

@@ -1,0 +1,76 @@
+"""Tables of what there is."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def methods(console: Console) -> None:
+    """Name, title, paper, keys with their defaults, default learning rate."""
+    from polyprefix.methods import methods as registered
+
+    table = _table("method", "title", "keys (default)", "learning rate", "paper")
+    for name, adapter in registered().items():
+        config = adapter.Config()
+        keys = ", ".join(f"{key} ({value})" for key, value in config.model_dump().items())
+        rate = adapter.default_learning_rate(config)
+        table.add_row(name, adapter.title, keys, f"{rate:g}" if rate else "-", adapter.paper)
+    console.print(table, markup=False)
+
+
+def tasks(console: Console) -> None:
+    """Name, title, languages, labels, hub name, licence, paper."""
+    from polyprefix.tasks import tasks as registered
+
+    table = _table("task", "title", "languages", "labels", "hub", "licence", "paper")
+    for name, task in registered().items():
+        table.add_row(
+            name,
+            task.title,
+            str(len(task.language_codes)),
+            ", ".join(task.labels),
+            task.hub,
+            task.license,
+            task.paper,
+        )
+    console.print(table, markup=False)
+
+
+def models(console: Console) -> None:
+    """Packaged models, and the families that any other model may be of."""
+    from polyprefix.models import PACKAGED, families
+
+    table = _table("packaged model", "folder")
+    for name, folder in PACKAGED.items():
+        table.add_row(name, str(folder))
+    console.print(table, markup=False)
+    known = ", ".join(families())
+    console.print(f"Any model of these families, from the hub or a folder: {known}", markup=False)
+
+
+def languages(console: Console) -> None:
+    """The language table."""
+    from polyprefix.languages import languages as table_of
+
+    table = _table("code", "name", "family", "branch", "script", "resource level", "speakers")
+    for code, language in table_of().items():
+        level = language.resource_level
+        table.add_row(
+            code,
+            language.name,
+            language.family,
+            language.branch,
+            language.script,
+            "" if level is None else str(level),
+            "" if language.speakers is None else f"{language.speakers:,}",
+        )
+    console.print(table, markup=False)

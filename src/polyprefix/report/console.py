@@ -1,0 +1,96 @@
+"""A run's scores as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from polyprefix.analysis import GroupScore, LanguageScore, group_scores, language_scores
+
+
+def show_record(record: dict[str, Any], console: Console) -> None:
+    """Print what a run was, its score table, and means by family and script."""
+    console.print(Text(_headline(record), style="bold"))
+    if record["status"] != "finished":
+        console.print(Text(f"status: {record['status']} {record.get('error', '')}".rstrip()))
+    if "scores" not in record:
+        return
+    rows = language_scores(record)
+    console.print(_languages(rows))
+    targets = [row for row in rows if not row.source]
+    if not targets:
+        return
+    console.print(
+        Group(
+            _groups("family", group_scores(rows, lambda language: language.family)),
+            _groups("script", group_scores(rows, lambda language: language.script)),
+        )
+    )
+    console.print(Text(_verdict(rows, targets)))
+
+
+def _headline(record: dict[str, Any]) -> str:
+    parts = [
+        f"{record['task']['title']}: {record['method']['title']} on {record['model']['name']}",
+    ]
+    if "trainable_parameters" in record:
+        parts.append(f"{record['trainable_parameters']:,} trainable parameters")
+    if "training" in record:
+        training = record["training"]
+        parts.append(
+            f"{training['steps']} steps in {training['seconds']:.0f} s, best dev accuracy "
+            f"{training['best_dev_accuracy']:.3f} at step {training['best_step']}"
+        )
+    return ", ".join(parts)
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place < left else "right", no_wrap=place > 0)
+    return table
+
+
+def _languages(rows: Sequence[LanguageScore]) -> Table:
+    table = _table(
+        "language", "code", "family", "script", "n", "accuracy", "±", "macro F1", "gap",
+        "majority", left=4,
+    )  # fmt: skip
+    for row in rows:
+        language = row.language
+        table.add_row(
+            Text(language.name),
+            language.code,
+            language.family,
+            language.script,
+            str(row.n),
+            f"{row.score:.3f}",
+            f"{row.stderr:.3f}",
+            f"{row.macro_f1:.3f}",
+            "source" if row.source else f"{row.gap:+.3f}",
+            f"{row.majority:.3f}",
+            style="bold" if row.source else None,
+        )
+    return table
+
+
+def _groups(name: str, groups: Sequence[GroupScore]) -> Table:
+    table = _table(name, "languages", "accuracy", "gap")
+    for group in groups:
+        table.add_row(group.name, str(group.languages), f"{group.score:.3f}", f"{group.gap:+.3f}")
+    return table
+
+
+def _verdict(rows: Sequence[LanguageScore], targets: Sequence[LanguageScore]) -> str:
+    source = next(row for row in rows if row.source)
+    mean = sum(row.score for row in targets) / len(targets)
+    above = sum(row.score - 2 * row.stderr > row.majority for row in targets)
+    return (
+        f"{source.language.name} {source.score:.3f}; mean of {len(targets)} other languages "
+        f"{mean:.3f}, of which {above} are above the majority class by two standard errors."
+    )

@@ -1,0 +1,97 @@
+"""A run's folder.
+
+::
+
+    runs/sib200-prefix_tuning-1f0c2a9b7d3e/
+        config.json             the configuration, every default filled in
+        record.json             what the run was and what it found
+        log.jsonl               a line an optimizer step
+        adapter/                the best adapter, see methods/storage.py
+        predictions/<code>.jsonl  a line an example, with the score of every choice
+        checkpoints/            while training
+
+Every file appears whole. A record says in ``status`` how far the run is: ``running``, ``finished``
+or ``failed``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from polyprefix.config import RunError
+from polyprefix.results.files import read_json, read_jsonl, write_json, write_jsonl
+
+FORMAT = 1
+
+
+class RunFolder:
+    """Reads and writes the files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works on the run; beside the folder, which may be replaced."""
+        return self.path.parent / f".{self.path.name}.lock"
+
+    # Record ------------------------------------------------------------------------------------
+
+    def has_record(self) -> bool:
+        return (self.path / "record.json").is_file()
+
+    def record(self) -> dict[str, Any]:
+        """The record.
+
+        Raises:
+            RunError: there is none, it is damaged, or of another version's format.
+        """
+        path = self.path / "record.json"
+        if not path.is_file():
+            raise RunError(f"{str(self.path)!r} is not a run's folder: it has no record.json")
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            found = record.get("format") if isinstance(record, dict) else None
+            raise RunError(
+                f"{path}: format {found!r}; this version of Polyprefix reads format {FORMAT}"
+            )
+        return record
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        write_json(self.path / "record.json", {"format": FORMAT, **record})
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        write_json(self.path / "config.json", config)
+
+    # Predictions -------------------------------------------------------------------------------
+
+    def predictions_path(self, language: str) -> Path:
+        return self.path / "predictions" / f"{language}.jsonl"
+
+    def predictions(self, language: str) -> list[dict[str, Any]] | None:
+        """The prediction rows of a language, ``None`` if it has not been scored."""
+        path = self.predictions_path(language)
+        return read_jsonl(path) if path.is_file() else None
+
+    def write_predictions(self, language: str, rows: Sequence[dict[str, Any]]) -> None:
+        write_jsonl(self.predictions_path(language), rows)
+
+    # Work in progress --------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Remove everything, to run anew."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def drop_checkpoints(self) -> None:
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)

@@ -1,0 +1,104 @@
+"""From a configuration to what a run works with: data, method, backbone, identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polyprefix.config import ConfigError, RunConfig, digest
+from polyprefix.methods import Adapter, MethodConfig, method_config, method_of
+from polyprefix.models import Backbone, load_backbone
+from polyprefix.results import Progress, RunFolder
+from polyprefix.tasks import TaskData, load_task_data
+
+IDENTITY_VERSION = 1
+"""Raised when the same configuration begins to give other results."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is known before the first computation."""
+
+    config: RunConfig
+    method: MethodConfig
+    data: TaskData
+    backbone: Backbone
+    identity: dict[str, Any]
+    folder: RunFolder
+
+    @property
+    def adapter_type(self) -> type[Adapter]:
+        return method_of(self.method)
+
+    @property
+    def learning_rate(self) -> float:
+        return self.config.train.learning_rate or self.adapter_type.default_learning_rate(
+            self.method
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``: a CUDA device, Apple's, or the CPU, in that order.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"key 'runtime.device': {name!r} cannot be used: {error}") from None
+    return device
+
+
+def prepare(config: RunConfig, progress: Progress) -> Prepared:
+    """Check the configuration, read the data, load the backbone and work out the identity.
+
+    What is cheap to check comes first: a wrong key must not cost the loading of a model.
+
+    Raises:
+        PolyprefixError: whatever is wrong with configuration, data or model.
+    """
+    method = method_config(config.method)
+    adapter_type = method_of(method)
+    device = choose_device(config.runtime.device)
+    trains = adapter_type.method != "none"
+    data = load_task_data(config.task, seed=config.seed, with_training=trains)
+    sizes = sum(map(len, data.test.values()))
+    progress.say(
+        f"{data.task.title}: {len(data.train)} training and {len(data.dev)} dev examples in "
+        f"{data.source_language}, {sizes} test examples in {len(data.test)} languages"
+    )
+    backbone = load_backbone(config.model, device)
+    identity = _identity(config, method, data, backbone)
+    short = digest(identity)[:12]
+    folder = RunFolder(Path(config.output) / f"{data.task.name}-{adapter_type.method}-{short}")
+    return Prepared(config, method, data, backbone, identity, folder)
+
+
+def _identity(
+    config: RunConfig, method: MethodConfig, data: TaskData, backbone: Backbone
+) -> dict[str, Any]:
+    """What affects the output: names of files and folders do not, their contents do."""
+    task = config.task.model_dump(mode="json", exclude={"data", "train_data", "revision"})
+    model = config.model.model_dump(mode="json", exclude={"name", "revision", "trust_remote_code"})
+    return {
+        "version": IDENTITY_VERSION,
+        "model": model | {"revision": backbone.revision or config.model.name},
+        "method": {"name": method_of(method).method, **method.model_dump(mode="json")},
+        "task": task
+        | {
+            "languages": data.languages,
+            "revision": data.revision,
+            "prompt": data.task.prompt.version,
+        },
+        "train": config.train.model_dump(mode="json"),
+        "seed": config.seed,
+    }

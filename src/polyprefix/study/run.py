@@ -1,0 +1,262 @@
+"""One run: train on the source language, score every language, leave a record.
+
+A run can be killed at any moment and started again with the same configuration: it goes on from
+its last checkpoint, keeps the predictions it has, and ends with the same files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from polyprefix.config import PolyprefixError, RunConfig, RunError
+from polyprefix.evaluation import encode_examples, predict, summarise
+from polyprefix.methods import AdaptedModel, load_adapter, save_adapter
+from polyprefix.models import load_backbone
+from polyprefix.models.encoding import Encoder
+from polyprefix.results import (
+    Progress,
+    RunFolder,
+    Silent,
+    machine,
+    package_versions,
+    peak_memory,
+    source_commit,
+)
+from polyprefix.study.prepare import Prepared, choose_device, prepare
+from polyprefix.tasks import Example
+from polyprefix.training import DevScore, TrainingExample, train
+
+INIT_PROMPTS = 4
+"""Training prompts whose text a prefix starts from (``initialization: activations``)."""
+
+
+def run(
+    config: RunConfig, *, again: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Execute a run, or continue it, or return the record it has.
+
+    Args:
+        config: what to run.
+        again: remove what an earlier run of this configuration left, and run anew.
+        progress: shown what is going on.
+
+    Returns:
+        The run's record.
+
+    Raises:
+        PolyprefixError: whatever the user can mend; the record then says ``failed`` and why, if
+            there was a run to speak of.
+    """
+    progress = progress or Silent()
+    prepared = prepare(config, progress)
+    folder = prepared.folder
+    folder.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.lock, timeout=0):
+            return _locked(prepared, again, progress)
+    except Timeout:
+        raise RunError(f"another process is working on {str(folder.path)!r}") from None
+
+
+def _locked(prepared: Prepared, again: bool, progress: Progress) -> dict[str, Any]:
+    folder = prepared.folder
+    if again:
+        folder.clear()
+    if folder.has_record():
+        record = folder.record()
+        if record["status"] == "finished":
+            progress.say(f"{folder.path} is finished already; --again runs it anew")
+            return record
+        progress.say(f"continuing {folder.path}")
+        started = record["started"]
+    else:
+        progress.say(f"starting {folder.path}")
+        started = _now()
+    record = _opening(prepared, started)
+    folder.write_config(prepared.config.model_dump(mode="json"))
+    folder.write_record(record)
+    try:
+        _work(prepared, record, progress)
+    except PolyprefixError as error:
+        folder.write_record(record | {"status": "failed", "error": str(error)})
+        raise
+    record |= {"status": "finished", "finished": _now()}
+    folder.write_record(record)
+    folder.drop_checkpoints()
+    return record
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _opening(prepared: Prepared, started: str) -> dict[str, Any]:
+    """What the record says from the start."""
+    config, data, backbone = prepared.config, prepared.data, prepared.backbone
+    return {
+        "id": prepared.folder.id,
+        "status": "running",
+        "started": started,
+        "identity": prepared.identity,
+        "config": config.model_dump(mode="json"),
+        "method": {
+            "name": prepared.adapter_type.method,
+            "title": prepared.adapter_type.title,
+            "paper": prepared.adapter_type.paper,
+            **prepared.method.model_dump(mode="json"),
+        },
+        "learning_rate": prepared.learning_rate,
+        "model": {
+            "name": backbone.name,
+            "revision": backbone.revision,
+            "model_type": backbone.family.model_type,
+            "parameters": sum(value.numel() for value in backbone.model.parameters()),
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "device": str(backbone.device),
+        },
+        "task": {
+            "name": data.task.name,
+            "title": data.task.title,
+            "labels": list(data.task.labels),
+            "prompt": {
+                "version": data.task.prompt.version,
+                "template": data.task.prompt.template,
+                "choices": list(data.task.prompt.choices),
+            },
+            "source_language": data.source_language,
+            "languages": data.languages,
+            "data_revision": data.revision,
+            "sizes": data.sizes,
+            "bad_rows": [str(row) for row in data.bad_rows],
+        },
+        "versions": package_versions(),
+        "commit": source_commit(),
+        "machine": machine() | {"threads": torch.get_num_threads()},
+    }
+
+
+def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> None:
+    """Train, then score; fill in the record."""
+    config, data = prepared.config, prepared.data
+    encoder = Encoder(prepared.backbone.tokenizer, config.task.max_length)
+    model = AdaptedModel(prepared.backbone)
+    text = "\n".join(data.task.prompt.render(e.fields) for e in data.train[:INIT_PROMPTS])
+    adapter = model.attach(prepared.method, seed=config.seed, text=text or None)
+    parameters = adapter.num_trainable()
+    share = parameters / record["model"]["parameters"]
+    progress.say(f"{adapter.title}: {parameters:,} trainable parameters ({share:.3%} of the model)")
+    record["trainable_parameters"] = parameters
+    if parameters:
+        record["training"] = _train(prepared, model, encoder, progress)
+    else:
+        save_adapter(adapter, prepared.folder.adapter)
+    record["scores"], record["evaluation"] = _evaluate(prepared, model, encoder, progress)
+    memory = peak_memory()
+    if prepared.backbone.device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(prepared.backbone.device)
+    record["peak_memory_bytes"] = memory
+
+
+def _train(
+    prepared: Prepared, model: AdaptedModel, encoder: Encoder, progress: Progress
+) -> dict[str, Any]:
+    config, data = prepared.config, prepared.data
+    encoded = encode_examples(encoder, data.task, data.train)
+    examples = [
+        TrainingExample(item.prompt, item.answers[example.label])
+        for item, example in zip(encoded, data.train, strict=True)
+    ]
+
+    def dev() -> DevScore:
+        rows = _predict(prepared, model, encoder, data.dev)
+        scores = summarise(data.task, rows)
+        return float(scores["accuracy"]), float(scores["gold_logprob"])
+
+    trained = train(
+        model,
+        examples,
+        config.train,
+        folder=prepared.folder.path,
+        evaluate=dev,
+        learning_rate=prepared.learning_rate,
+        seed=config.seed,
+        runtime=config.runtime,
+        progress=progress,
+    )
+    return {
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 3),
+        "best_step": trained.best_step,
+        "best_dev_accuracy": trained.best_dev,
+        "truncated_prompts": sum(item.truncated for item in encoded),
+    }
+
+
+def _predict(
+    prepared: Prepared,
+    model: AdaptedModel,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    return predict(
+        model,
+        prepared.data.task,
+        examples,
+        encoder,
+        batch_tokens=prepared.config.runtime.evaluation_batch_tokens,
+        advance=progress.advance if progress else lambda _: None,
+    )
+
+
+def _evaluate(
+    prepared: Prepared, model: AdaptedModel, encoder: Encoder, progress: Progress
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores by language; a language whose predictions are there is not scored again."""
+    data, folder = prepared.data, prepared.folder
+    ready = {code: rows for code in data.languages if (rows := folder.predictions(code))}
+    total = sum(map(len, data.test.values()))
+    progress.start("scoring", total, done=sum(map(len, ready.values())))
+    started, scored = time.perf_counter(), 0
+    scores: dict[str, Any] = {}
+    try:
+        for code, examples in data.test.items():
+            rows = ready.get(code)
+            if rows is None:
+                progress.advance(0, code)
+                rows = _predict(prepared, model, encoder, examples, progress)
+                folder.write_predictions(code, rows)
+                scored += len(rows)
+            scores[code] = summarise(data.task, rows)
+    finally:
+        progress.finish()
+    seconds = time.perf_counter() - started
+    # Of this process only: what an earlier, killed one scored is not in its time.
+    return scores, {"seconds": round(seconds, 3), "examples_scored": scored}
+
+
+def load_run(folder: RunFolder) -> tuple[AdaptedModel, dict[str, Any]]:
+    """The adapted model of a finished run, and its record.
+
+    Raises:
+        RunError: the run is not finished, or its files are damaged.
+    """
+    record = folder.record()
+    if record["status"] != "finished":
+        raise RunError(f"{str(folder.path)!r} is {record['status']}: run it to its end first")
+    config = RunConfig.read(record["config"], where=str(folder.path / "record.json"))
+    backbone = load_backbone(config.model, choose_device(config.runtime.device))
+    if backbone.revision != record["model"]["revision"]:
+        raise RunError(
+            f"model {config.model.name!r} is not the one the run was made with: revision "
+            f"{backbone.revision}, the record says {record['model']['revision']}"
+        )
+    model = AdaptedModel(backbone)
+    load_adapter(model, folder.adapter)
+    return model, record

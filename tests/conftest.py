@@ -22,3 +22,86 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no benchmark files in {folder}; set POLYPREFIX_TEST_DATA")
     return folder
+
+
+TOPICS = {
+    "science/technology": ["robots", "planets", "atoms", "computers"],
+    "travel": ["hotels", "flights", "beaches", "museums"],
+    "politics": ["elections", "ministers", "laws", "parties"],
+    "sports": ["goals", "races", "medals", "teams"],
+    "health": ["doctors", "vaccines", "hospitals", "diets"],
+    "entertainment": ["films", "songs", "actors", "concerts"],
+    "geography": ["rivers", "mountains", "islands", "borders"],
+}
+
+
+@pytest.fixture(scope="session")
+def sib_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small SIB-200 in the upstream layout, in three languages, easy to learn."""
+    folder = tmp_path_factory.mktemp("sib200")
+    for language, template in {
+        "eng_Latn": "People talk about {} and {} today.",
+        "deu_Latn": "Man spricht heute von {} und {}.",
+        "swh_Latn": "Watu wanazungumza kuhusu {} na {} leo.",
+    }.items():
+        place = folder / "data" / "annotated" / language
+        place.mkdir(parents=True)
+        for split, pairs in {
+            "train": [(0, 1), (1, 2), (2, 0), (1, 0)],
+            "dev": [(2, 1)],
+            "test": [(0, 2), (3, 0), (1, 3)],
+        }.items():
+            lines = ["index_id\tcategory\ttext"]
+            for topic, words in TOPICS.items():
+                for first, second in pairs:
+                    text = template.format(words[first], words[second])
+                    lines.append(f"{len(lines)}\t{topic}\t{text}")
+            (place / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, sib_folder: Path) -> Path:
+    """A two-layer Llama with a real tokenizer, saved as ``save_pretrained`` does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    files = [str(path) for path in sorted(sib_folder.rglob("*.tsv"))]
+    tokenizer.train(
+        files,
+        trainers.BpeTrainer(
+            vocab_size=500,
+            special_tokens=["<pad>", "<s>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    folder = tmp_path_factory.mktemp("tiny")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+
+    import torch
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "llama",
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder

@@ -65,9 +65,7 @@ def language_scores(record: dict[str, Any]) -> list[LanguageScore]:
     return sorted(rows, key=lambda row: (not row.source, -row.score, row.language.code))
 
 
-def group_scores(
-    rows: Sequence[LanguageScore], key: Callable[[Language], str]
-) -> list[GroupScore]:
+def group_scores(rows: Sequence[LanguageScore], key: Callable[[Language], str]) -> list[GroupScore]:
     """Means over the target languages (the source is left out), best group first."""
     groups: dict[str, list[LanguageScore]] = defaultdict(list)
     for row in rows:

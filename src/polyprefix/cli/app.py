@@ -29,6 +29,7 @@ app = typer.Typer(
 
 
 def version(wanted: bool) -> None:
+    """Print the version and stop."""
     if wanted:
         from importlib.metadata import version as installed
 

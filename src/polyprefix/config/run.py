@@ -30,7 +30,8 @@ class TaskConfig(Spec):
     ``train_data``: a file to train on in place of the task's own training split.
     ``train_per_class``: few-shot, this many training examples of each label.
     ``max_length``: tokens of prompt and answer; longer prompts lose their beginning, counted in the
-    record. ``bad_rows``: ``error`` refuses to start on a malformed row, ``skip`` counts it in the record.
+    record. ``bad_rows``: ``error`` refuses to start on a malformed row, ``skip`` leaves it out and
+    counts it in the record.
     """
 
     name: str

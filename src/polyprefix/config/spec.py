@@ -48,7 +48,9 @@ def _fields_at(spec: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
 
 def _explain(spec: type[BaseModel], problem: Any) -> str:
     path: tuple[str | int, ...] = problem["loc"]
-    key = ".".join(str(part) for part in path) or "configuration"
+    key = ".".join(str(part) for part in path)
+    if not key:  # a check of the whole: its text says all, its input would be everything
+        return str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         known = _fields_at(spec, path[:-1])
         close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)

@@ -32,7 +32,7 @@ def predict(
 ) -> list[dict[str, Any]]:
     """One row an example.
 
-    Keys: ``id``, ``label``, ``prediction`` (names), ``logprobs`` of the choices in the task's order;
+    Keys: ``id``, ``label``, ``prediction`` (names), ``logprobs`` of the choices in task order;
     where choices differ in length also ``prediction_per_character`` and ``logprobs_per_character``
     (the sum divided by the choice's characters, lm-evaluation-harness's ``acc_norm``).
     """

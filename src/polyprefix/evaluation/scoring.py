@@ -47,10 +47,10 @@ def score_answers(
     try:
         for batch in by_tokens([len(row.ids) for row in rows], batch_tokens):
             found = _read(model, [rows[i] for i in batch], [targets[i] for i in batch])
-            for (example, answer, _place, _token), value in found:
-                scores[example][answer] += value
+            for (which, answer, _place, _token), value in found:
+                scores[which][answer] += value
             left.subtract(targets[i][0][0] for i in batch)
-            advance(sum(left[number] == 0 for number in {targets[i][0][0] for i in batch}))
+            advance(sum(left[done] == 0 for done in {targets[i][0][0] for i in batch}))
     finally:
         model.train(training)
     return scores
@@ -75,10 +75,10 @@ def _rows_of(
         stem = tuple(answer[:-1])
         leaf = next(i for i, other in enumerate(leaves) if other[: len(stem)] == stem)
         wanted[leaf] += [(number, place, i, token) for i, token in enumerate(answer)]
-    for leaf, reads in zip(leaves, wanted, strict=True):
+    for continuation, reads in zip(leaves, wanted, strict=True):
         depth = 1 + max(i for _, _, i, _ in reads)
         places = [len(prompt) - 1 + i for i in range(depth)]
-        rows.append(Row([*prompt, *leaf], places))
+        rows.append(Row([*prompt, *continuation], places))
         targets.append(reads)
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
 from polyprefix.config import ConfigError, PolyprefixError, Spec, unknown
 from polyprefix.models import Backbone
@@ -58,6 +59,16 @@ class Setting:
     def uniform(self, *shape: int, limit: float) -> torch.Tensor:
         """Uniform in ``[-limit, limit]``, fp32 on the CPU."""
         return (torch.rand(*shape, generator=self.generator) * 2 - 1) * limit
+
+    def linear(self, inputs: int, outputs: int) -> nn.Linear:
+        """A linear map with torch's default scale and no bias yet. torch's own initialisation is
+        skipped: it would draw from the global generator, on which the order of data may depend."""
+        linear = skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+        assert isinstance(linear, nn.Linear)
+        with torch.no_grad():
+            linear.weight.copy_(self.uniform(outputs, inputs, limit=inputs**-0.5))
+            linear.bias.zero_()
+        return linear
 
 
 class Adapter(nn.Module):

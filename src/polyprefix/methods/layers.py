@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from polyprefix.config import ConfigError
@@ -28,9 +29,10 @@ def parse_layers(layers: Layers, num_layers: int) -> list[int]:
 def _parse_text(text: str, num_layers: int) -> list[int]:
     if text == "all":
         return list(range(num_layers))
-    kind, _, number = text.partition(":")
-    if kind in {"first", "last", "every"} and number.isdigit() and int(number) > 0:
-        count = int(number)
+    if match := re.fullmatch(r"(first|last|every):([0-9]+)", text):
+        kind, count = match[1], int(match[2])
+        if count == 0:
+            raise ConfigError(f"layers {text!r}: the number must be positive")
         if kind == "every":
             return list(range(0, num_layers, count))
         if count > num_layers:
@@ -39,7 +41,7 @@ def _parse_text(text: str, num_layers: int) -> list[int]:
             list(range(count)) if kind == "first" else list(range(num_layers - count, num_layers))
         )
     parts = text.split(",")
-    if all(part.strip().lstrip("-").isdigit() for part in parts):
+    if all(re.fullmatch(r"\s*-?[0-9]+\s*", part) for part in parts):
         return _checked([int(part) for part in parts], num_layers)
     raise ConfigError(
         f"layers {text!r}: expected all, first:n, last:n, every:n, or layer numbers such as 0,5,11"

@@ -5,6 +5,7 @@ PEFT computes it; this file lets it take part in calls where each row says what 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -94,9 +95,14 @@ class Lora(Adapter):
             fan_in_fan_out=self.backbone.family.model_type == "gpt2",
         )
         device = self.backbone.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with (
+            warnings.catch_warnings(),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        ):
             torch.manual_seed(self.seed)
             try:
+                # several adapters on one backbone are what this is for
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")
                 inject_adapter_in_model(config, self.backbone.model, adapter_name=self._name)
             except ValueError as error:
                 raise ConfigError(f"method lora: {error}") from None

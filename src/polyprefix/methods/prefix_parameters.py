@@ -73,20 +73,11 @@ class NetworkKeyValues(nn.Module):
         width = backbone.hidden_size
         self.heads, self.head_dim = backbone.num_key_value_heads, backbone.head_dim
         self.embedding = nn.Parameter(s.normal(length, width, std=1.0))
-        self.inner = _linear(width, size, s)
-        self.outer = nn.ModuleList(_linear(size, 2 * self.heads * self.head_dim, s) for _ in layers)
+        self.inner = s.linear(width, size)
+        self.outer = nn.ModuleList(s.linear(size, 2 * self.heads * self.head_dim) for _ in layers)
 
     def layer(self, place: int) -> KeyValue:
         hidden = torch.tanh(self.inner(self.embedding))
         flat: torch.Tensor = self.outer[place](hidden)
         key, value = flat.view(len(hidden), 2, self.heads, self.head_dim).permute(1, 2, 0, 3)
         return key, value
-
-
-def _linear(inputs: int, outputs: int, s: Setting) -> nn.Linear:
-    """A linear map with torch's default scale, drawn from the setting's generator."""
-    linear = nn.Linear(inputs, outputs)
-    with torch.no_grad():
-        linear.weight.copy_(s.uniform(outputs, inputs, limit=inputs**-0.5))
-        linear.bias.zero_()
-    return linear

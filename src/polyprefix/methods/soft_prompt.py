@@ -172,17 +172,6 @@ def _frequent_tokens(backbone: Backbone, length: int, setting: Setting) -> torch
 
 
 def _network(width: int, size: int, scale: float, setting: Setting) -> nn.Module:
-    network = nn.Sequential(
-        nn.Linear(width, size), nn.ReLU(), nn.Linear(size, width), nn.LayerNorm(width)
-    )
-    with torch.no_grad():
-        for linear in (network[0], network[2]):
-            assert isinstance(linear, nn.Linear)
-            linear.weight.copy_(
-                setting.uniform(*linear.weight.shape, limit=linear.in_features**-0.5)
-            )
-            linear.bias.zero_()
-        norm = network[3]
-        assert isinstance(norm, nn.LayerNorm)
-        norm.weight.fill_(scale)
-    return network
+    norm = nn.LayerNorm(width)
+    nn.init.constant_(norm.weight, scale)
+    return nn.Sequential(setting.linear(width, size), nn.ReLU(), setting.linear(size, width), norm)

@@ -31,7 +31,7 @@ PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = 1
 
 
-def save_adapter(adapter: Adapter, folder: Path) -> str | None:
+def save_adapter(adapter: Adapter, folder: str | Path) -> str | None:
     """Write an adapter, over one that the folder may hold.
 
     Returns:
@@ -40,6 +40,7 @@ def save_adapter(adapter: Adapter, folder: Path) -> str | None:
     Raises:
         RunError: the folder cannot be written to.
     """
+    folder = Path(folder)
     _clear(folder)
     write_atomically(folder / WEIGHTS, _packed(adapter.state()))
     reason = None

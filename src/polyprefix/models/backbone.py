@@ -153,11 +153,11 @@ class Backbone:
     def gradient_checkpointing(self, on: bool) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""
         if on:
-            self.model.gradient_checkpointing_enable(
+            self.model.activation_checkpointing_enable(
                 {"use_reentrant": False, "context_fn": context.checkpoint_context}
             )
         else:
-            self.model.gradient_checkpointing_disable()
+            self.model.activation_checkpointing_disable()
 
 
 def packaged(name: str) -> str:

@@ -65,7 +65,9 @@ def answers(folder: Path, examples: Iterable[dict[str, Any] | str]) -> Iterator[
     task = record["task"]
     prompt = Prompt(task["prompt"]["template"], tuple(task["prompt"]["choices"]))
     if prompt.version != get_task(task["name"]).prompt.version:
-        print("note: the task's prompt has changed since this run; using the run's", file=sys.stderr)
+        print(
+            "note: the task's prompt has changed since this run; using the run's", file=sys.stderr
+        )
     fields = prompt.fields
     encoder = Encoder(model.backbone.tokenizer, record["config"]["task"]["max_length"])
     batch_tokens = record["config"]["runtime"]["evaluation_batch_tokens"]

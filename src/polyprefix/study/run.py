@@ -7,7 +7,6 @@ its last checkpoint, keeps the predictions it has, and ends with the same files.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +14,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from polyprefix.config import PolyprefixError, RunConfig, RunError
-from polyprefix.evaluation import encode_examples, predict, summarise
+from polyprefix.evaluation import summarise
 from polyprefix.methods import AdaptedModel, load_adapter, save_adapter
 from polyprefix.models import load_backbone
-from polyprefix.models.encoding import Encoder
 from polyprefix.results import (
     Progress,
     RunFolder,
@@ -28,9 +26,8 @@ from polyprefix.results import (
     peak_memory,
     source_commit,
 )
+from polyprefix.study.fit import Fitting
 from polyprefix.study.prepare import Prepared, choose_device, prepare
-from polyprefix.tasks import Example
-from polyprefix.training import DevScore, TrainingExample, train
 
 INIT_PROMPTS = 4
 """Training prompts whose text a prefix starts from (``initialization: activations``)."""
@@ -83,13 +80,13 @@ def _locked(prepared: Prepared, again: bool, progress: Progress) -> dict[str, An
     folder.write_record(record)
     try:
         _work(prepared, record, progress)
-    except PolyprefixError as error:
-        folder.write_record(record | {"status": "failed", "error": str(error)})
+    except Exception as error:  # whatever it was, the record must not say "running" for ever
+        text = str(error) if isinstance(error, PolyprefixError) else repr(error)
+        folder.write_record(record | {"status": "failed", "error": text})
         raise
-    record |= {"status": "finished", "finished": _now()}
-    folder.write_record(record)
+    folder.write_record(record | {"status": "finished", "finished": _now()})
     folder.drop_checkpoints()
-    return record
+    return folder.record()
 
 
 def _now() -> str:
@@ -144,7 +141,6 @@ def _opening(prepared: Prepared, started: str) -> dict[str, Any]:
 def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> None:
     """Train, then score; fill in the record."""
     config, data = prepared.config, prepared.data
-    encoder = Encoder(prepared.backbone.tokenizer, config.task.max_length)
     model = AdaptedModel(prepared.backbone)
     text = "\n".join(data.task.prompt.render(e.fields) for e in data.train[:INIT_PROMPTS])
     adapter = model.attach(prepared.method, seed=config.seed, text=text or None)
@@ -152,71 +148,33 @@ def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> Non
     share = parameters / record["model"]["parameters"]
     progress.say(f"{adapter.title}: {parameters:,} trainable parameters ({share:.3%} of the model)")
     record["trainable_parameters"] = parameters
+    fitting = Fitting(model, data, config.task.max_length, config.runtime)
     if parameters:
-        record["training"] = _train(prepared, model, encoder, progress)
+        trained = fitting.train(
+            config.train,
+            prepared.folder.path,
+            learning_rate=prepared.learning_rate,
+            seed=config.seed,
+            progress=progress,
+        )
+        record["training"] = {
+            "steps": trained.steps,
+            "seconds": round(trained.seconds, 3),
+            "best_step": trained.best_step,
+            "best_dev_accuracy": trained.best_dev,
+            "truncated_prompts": fitting.truncated,
+        }
     else:
         save_adapter(adapter, prepared.folder.adapter)
-    record["scores"], record["evaluation"] = _evaluate(prepared, model, encoder, progress)
+    record["scores"], record["evaluation"] = _evaluate(prepared, fitting, progress)
     memory = peak_memory()
     if prepared.backbone.device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(prepared.backbone.device)
     record["peak_memory_bytes"] = memory
 
 
-def _train(
-    prepared: Prepared, model: AdaptedModel, encoder: Encoder, progress: Progress
-) -> dict[str, Any]:
-    config, data = prepared.config, prepared.data
-    encoded = encode_examples(encoder, data.task, data.train)
-    examples = [
-        TrainingExample(item.prompt, item.answers[example.label])
-        for item, example in zip(encoded, data.train, strict=True)
-    ]
-
-    def dev() -> DevScore:
-        rows = _predict(prepared, model, encoder, data.dev)
-        scores = summarise(data.task, rows)
-        return float(scores["accuracy"]), float(scores["gold_logprob"])
-
-    trained = train(
-        model,
-        examples,
-        config.train,
-        folder=prepared.folder.path,
-        evaluate=dev,
-        learning_rate=prepared.learning_rate,
-        seed=config.seed,
-        runtime=config.runtime,
-        progress=progress,
-    )
-    return {
-        "steps": trained.steps,
-        "seconds": round(trained.seconds, 3),
-        "best_step": trained.best_step,
-        "best_dev_accuracy": trained.best_dev,
-        "truncated_prompts": sum(item.truncated for item in encoded),
-    }
-
-
-def _predict(
-    prepared: Prepared,
-    model: AdaptedModel,
-    encoder: Encoder,
-    examples: Sequence[Example],
-    progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    return predict(
-        model,
-        prepared.data.task,
-        examples,
-        encoder,
-        batch_tokens=prepared.config.runtime.evaluation_batch_tokens,
-        advance=progress.advance if progress else lambda _: None,
-    )
-
-
 def _evaluate(
-    prepared: Prepared, model: AdaptedModel, encoder: Encoder, progress: Progress
+    prepared: Prepared, fitting: Fitting, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores by language; a language whose predictions are there is not scored again."""
     data, folder = prepared.data, prepared.folder
@@ -230,7 +188,7 @@ def _evaluate(
             rows = ready.get(code)
             if rows is None:
                 progress.advance(0, code)
-                rows = _predict(prepared, model, encoder, examples, progress)
+                rows = fitting.predict(examples, progress.advance)
                 folder.write_predictions(code, rows)
                 scored += len(rows)
             scores[code] = summarise(data.task, rows)

@@ -1,4 +1,4 @@
-"""The order in which examples are trained on: a function of the seed, so that it needs no saving."""
+"""The order in which examples are trained on: a function of the seed, so it needs no saving."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ DevScore = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """``prompt`` token ids without soft tokens, and the ``answer``'s, on which the loss is taken."""
+    """``prompt`` token ids without soft tokens; the loss is taken on those of the ``answer``."""
 
     prompt: list[int]
     answer: list[int]
@@ -125,8 +125,12 @@ def train(
                 group["lr"] = rate
             chosen = next(order)
             loss = _accumulate(
-                accelerator, prepared, model, [rows[i] for i in chosen],
-                [examples[i].answer for i in chosen], runtime.micro_batch_tokens,
+                accelerator,
+                prepared,
+                model,
+                [rows[i] for i in chosen],
+                [examples[i].answer for i in chosen],
+                runtime.micro_batch_tokens,
             )
             norm = accelerator.clip_grad_norm_(parameters.values(), config.max_grad_norm)
             if not (math.isfinite(loss) and math.isfinite(float(norm))):
@@ -218,8 +222,10 @@ def _reopen_log(path: Path, step: int) -> TextIO:
 
 def _diverged(loss: float, norm: float, step: int, folder: Path) -> str:
     stands = sorted((folder / "checkpoints").glob("[0-9]*"))
-    kept = f"The last good checkpoint, of step {int(stands[-1].name)}, is" if stands else (
-        "No checkpoint had been written; the log is"
+    kept = (
+        f"The last good checkpoint, of step {int(stands[-1].name)}, is"
+        if stands
+        else ("No checkpoint had been written; the log is")
     )
     return (
         f"training stopped at step {step}: the loss is {loss}, the gradient's norm {norm}. "

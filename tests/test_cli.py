@@ -1,0 +1,209 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from polyprefix.cli import main
+from tests.conftest import ROOT
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run ``polyprefix`` in this process: exit status, standard output, standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["polyprefix", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        code = stopped.value.code
+        assert "Traceback" not in err
+        return (code if isinstance(code, int) else 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def arguments(tiny_folder: Path, sib_folder: Path, tmp_path: Path) -> list[str]:
+    return [
+        "run", "--model", str(tiny_folder), "--method", "prefix_tuning", "--task", "sib200",
+        "--data", str(sib_folder), "--output", str(tmp_path / "runs"), "--quiet",
+        "--set", "train.steps=3",
+    ]  # fmt: skip
+
+
+def test_help_is_quick_and_does_not_import_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['polyprefix', '--help']\n"
+        "from polyprefix.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'datasets', 'peft'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT / "src"), "PATH": ""}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "run" in done.stdout
+    assert time.perf_counter() - started < 10  # a second on an idle machine; not a benchmark
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["show"], ["predict"], ["list"]])
+def test_every_command_explains_itself(cli: Cli, command: list[str]) -> None:
+    code, out, _ = cli(*command, "--help")
+    assert code == 0
+    assert "Usage" in out
+    if command in (["run"], ["predict"]):
+        assert "Examples" in out
+
+
+def test_run_show_predict(cli: Cli, arguments: list[str], tmp_path: Path) -> None:
+    code, out, err = cli(*arguments)
+    assert code == 0, err
+    for text in ("English", "German", "Swahili", "Atlantic-Congo", "majority", "source"):
+        assert text in out
+    folder = out.strip().splitlines()[-1]
+    code, shown, _ = cli("show", folder)
+    assert code == 0
+    assert shown.strip() in out
+    code, as_json, _ = cli("show", folder, "--json")
+    assert json.loads(as_json)["status"] == "finished"
+
+    code, out, _ = cli("predict", folder, "--text", "People talk about goals.")
+    [answer] = [json.loads(line) for line in out.splitlines()]
+    assert answer["text"] == "People talk about goals."
+    assert answer["prediction"] in answer["probabilities"]
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "People talk about goals."}\n\nAbout rivers.\n')
+    code, out, _ = cli("predict", folder, "--input", str(texts))
+    first, second = [json.loads(line) for line in out.splitlines()]
+    assert first["logprobs"] == pytest.approx(answer["logprobs"], abs=1e-4)
+    assert second["text"] == "About rivers."
+
+
+def test_predictions_of_a_run_and_of_predict_agree(
+    cli: Cli, arguments: list[str], sib_folder: Path
+) -> None:
+    """The model that is loaded again scores the test set as the run did."""
+    _, out, _ = cli(*arguments)
+    folder = Path(out.strip().splitlines()[-1])
+    lines = (sib_folder / "data/annotated/swh_Latn/test.tsv").read_text().splitlines()[1:4]
+    texts = [argument for line in lines for argument in ("--text", line.split("\t")[2])]
+    _, out, _ = cli("predict", str(folder), *texts)
+    rows = (folder / "predictions" / "swh_Latn.jsonl").read_text().splitlines()[:3]
+    for answer, row in zip(out.splitlines(), rows, strict=True):
+        assert list(json.loads(answer)["logprobs"].values()) == pytest.approx(
+            json.loads(row)["logprobs"], abs=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        ("methods", ["prefix_tuning", "llama_adapter", "lora", "2101.00190"]),
+        ("tasks", ["sib200", "xnli", "205"]),
+        ("models", ["polyprefix/nano", "bloom", "xglm"]),
+        ("languages", ["swh_Latn", "Swahili", "Atlantic-Congo"]),
+    ],
+)
+def test_lists(cli: Cli, kind: str, texts: list[str]) -> None:
+    code, out, _ = cli("list", kind)
+    assert code == 0
+    for text in texts:
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--set", "train.learning_rte=1"], "Did you mean 'learning_rate'"),
+        (["--set", "train.steps=0"], "train.steps"),
+        (["--set", "train.steps=3", "--set", "train.epochs=1"], "not both"),
+        (["--set", "method.lenght=3"], "Did you mean 'length'"),
+        (["--set", "method.layers=last:9"], "the model has 2 layers"),
+        (["--set", "nonsense"], "expected key=value"),
+        (["--method", "prefix_tunning"], "Did you mean 'prefix_tuning'"),
+        (["--task", "sib20"], "Did you mean 'sib200'"),
+        (["--languages", "klingon"], "klingon"),
+        (["--languages", "sw,fr"], "fra_Latn"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--model", "./nowhere"], "./nowhere"),
+        (["--set", "runtime.device=cuda:99"], "runtime.device"),
+        (["--set", "task.max_length=1"], "task.max_length"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_gets_a_message(
+    cli: Cli, arguments: list[str], changes: list[str], message: str
+) -> None:
+    code, _, err = cli(*arguments, *changes)
+    assert code == 2
+    assert message in err
+    assert err.startswith("error: ")
+
+
+def test_an_unsupported_family_is_named(
+    cli: Cli, arguments: list[str], tiny_folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = tmp_path / "opt"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "opt"}))
+    code, _, err = cli(*arguments, "--model", str(folder))
+    assert code == 2
+    assert "'opt'" in err
+    assert "llama" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model: {name: x\n", "line 2"),
+        ("- a\n- b\n", "expected keys and values"),
+        ("model: {name: x}\nmethod: {name: lora}\n", "no task"),
+        ("model: {name: x}\nmethod: {}\ntask: {name: sib200}\n", "method.name"),
+        ("model: {nam: x}\nmethod: {name: lora}\ntask: {name: sib200}\n", "Did you mean 'name'"),
+    ],
+)
+def test_a_bad_configuration_file(cli: Cli, tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    code, _, err = cli("run", str(path))
+    assert code == 2
+    assert message in err
+
+
+def test_missing_files(cli: Cli, tmp_path: Path) -> None:
+    for arguments in (["run", "no.yaml"], ["show", str(tmp_path)], ["predict", str(tmp_path)]):
+        code, _, err = cli(*arguments)
+        assert code == 2
+        assert arguments[1] in err
+
+
+def test_predict_says_which_fields_a_task_has(cli: Cli, arguments: list[str]) -> None:
+    _, out, _ = cli(*arguments)
+    folder = out.strip().splitlines()[-1]
+    code, _, err = cli("predict", folder, "--field", "txt=hello")
+    assert code == 2
+    assert "text" in err
+    code, _, err = cli("predict", folder, "--field", "hello")
+    assert "name=text" in err
+    code, _, err = cli("predict", folder, "--text", "a", "--input", "b")
+    assert "one of --text" in err

@@ -130,8 +130,11 @@ def command(config: RunConfig, folder: Path) -> list[str]:
 def killed(arguments: list[str], ready: Callable[[], bool]) -> None:
     """Start a run and SIGKILL it once ``ready``."""
     process = subprocess.Popen(
-        arguments, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        arguments,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while not ready():

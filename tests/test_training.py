@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from polyprefix.config import ModelConfig, RunError, RuntimeConfig, TrainConfig
-from polyprefix.methods import AdaptedModel
+from polyprefix.methods import AdaptedModel, load_adapter
 from polyprefix.models import load_backbone
 from polyprefix.training import TrainingExample, num_steps, read_log, train
 from polyprefix.training.batches import batches_from, epoch
@@ -48,9 +48,7 @@ def fit(model: AdaptedModel, folder: Path, stop_at: int | None = None, **options
 
     runtime = RuntimeConfig(**options.pop("runtime", {}))
     config = TrainConfig(steps=12, batch_size=4, evaluate_every=4, learning_rate=0.02, **options)
-    train(
-        model, examples(), config, folder=folder, evaluate=evaluate, seed=3, runtime=runtime
-    )
+    train(model, examples(), config, folder=folder, evaluate=evaluate, seed=3, runtime=runtime)
 
 
 def state(model: AdaptedModel) -> dict[str, torch.Tensor]:
@@ -153,6 +151,18 @@ def test_it_learns(tiny_folder: Path, tmp_path: Path, precision: str) -> None:
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
 
+def test_mixed_precision_ends_with_the_training(tiny_folder: Path, tmp_path: Path) -> None:
+    """The model in hand computes what the saved adapter computes when it is loaded again."""
+    case = MethodCase("prefix_tuning", ())
+    model = fresh(tiny_folder, case)
+    fit(model, tmp_path, mixed_precision="bf16")
+    again = AdaptedModel(load_backbone(ModelConfig(name=str(tiny_folder))))
+    load_adapter(again, tmp_path / "adapter")
+    ids = torch.tensor([[1, 30, 40, 50]])
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, again(ids).logits)
+
+
 def test_a_loss_that_is_not_finite_stops(tiny_folder: Path, tmp_path: Path) -> None:
     model = fresh(tiny_folder, MethodCase("prefix_tuning", ()))
 
@@ -164,9 +174,7 @@ def test_a_loss_that_is_not_finite_stops(tiny_folder: Path, tmp_path: Path) -> N
     config = TrainConfig(steps=9, batch_size=4, evaluate_every=3, learning_rate=0.02)
     runtime = RuntimeConfig(checkpoint_every=2)
     with pytest.raises(RunError, match="stopped at step 4: the loss is nan") as caught:
-        train(
-            model, examples(), config, folder=tmp_path, evaluate=poison, runtime=runtime
-        )
+        train(model, examples(), config, folder=tmp_path, evaluate=poison, runtime=runtime)
     assert "checkpoint, of step 2" in str(caught.value)
     good = checkpointed(tmp_path)
     assert all(v.isfinite().all() for k, v in good.items() if k.startswith("parameter."))
@@ -219,5 +227,7 @@ def test_log_lines_are_json(tiny_folder: Path, tmp_path: Path) -> None:
     fit(fresh(tiny_folder, MethodCase("soft_prompt", ())), tmp_path)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
-    assert {"step", "loss", "learning_rate", "gradient_norm", "tokens", "seconds"} <= entries[0].keys()
+    assert {"step", "loss", "learning_rate", "gradient_norm", "tokens", "seconds"} <= entries[
+        0
+    ].keys()
     assert [e["step"] for e in entries if "dev_score" in e] == [4, 8, 12]

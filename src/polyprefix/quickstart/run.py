@@ -15,8 +15,9 @@ from polyprefix.results import Progress
 DATA = Path(__file__).parent / "data"
 """Sentences of seven topics in SIB-200's layout, see the README there."""
 
-LANGUAGES = ("eng_Latn", "deu_Latn", "spa_Latn", "swh_Latn", "zho_Hans")
-"""Of the test sentences; those to train on are English."""
+SOURCE = "eng_Latn"
+LANGUAGES = (SOURCE, "deu_Latn", "spa_Latn", "swh_Latn", "zho_Hans")
+"""Of the test sentences, as FLORES-200 names them; those to train on are of the first."""
 
 MODEL = "polyprefix/nano"
 METHOD = "prefix_tuning"
@@ -24,7 +25,8 @@ STEPS = 150
 """25 passes over the 84 training sentences."""
 
 BATCH_SIZE = 14
-EXAMPLE_MODEL = "meta-llama/Llama-3.2-1B"
+EXAMPLE_MODEL = "Qwen/Qwen3-0.6B-Base"
+"""In the advice for the next step: small, multilingual, and open to everyone."""
 
 
 def quickstart_config(
@@ -95,12 +97,12 @@ Ask the adapter just trained, in any language:
 
   polyprefix predict {adapter} --text "Timu ilishinda mechi."
 
-The same with your own model and data, a hub name or a folder for each:
+The same with a model of your own, a hub name or a folder, and your own data:
 
   polyprefix run --model {EXAMPLE_MODEL} --method {method} --task sib200 \\
       --data my-data --languages all --output {runs}
 
-my-data holds <language>/train.tsv, dev.tsv and test.tsv with the columns index_id, category and
-text, as in {DATA}; languages are named as FLORES-200 does.
+my-data holds {SOURCE}/train.tsv, {SOURCE}/dev.tsv and a <language>/test.tsv for each language, with
+the columns index_id, category and text, as in {DATA}.
 Without --data, SIB-200 itself is read from the Hugging Face hub, in 205 languages. For other
 methods, tasks and languages: polyprefix list methods|tasks|models|languages."""

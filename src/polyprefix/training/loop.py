@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 
 from polyprefix.config import RunError, RuntimeConfig, TrainConfig
 from polyprefix.methods import AdaptedModel, save_adapter
@@ -164,6 +165,9 @@ def train(
     finally:
         log.close()
         progress.finish()
+        # Mixed precision is how to train: what comes after computes in the backbone's own dtype,
+        # as it will when the adapter is loaded again.
+        accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
         model.eval()
         model.backbone.gradient_checkpointing(False)
     _restore_best(model, folder)
@@ -235,8 +239,6 @@ def _diverged(loss: float, norm: float, step: int, folder: Path) -> str:
 
 
 def _restore_best(model: AdaptedModel, folder: Path) -> None:
-    from safetensors.torch import load_file
-
     tensors = load_file(folder / "adapter" / WEIGHTS, device=str(model.backbone.device))
     model.adapter().load_state(tensors)
 

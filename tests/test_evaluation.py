@@ -1,0 +1,182 @@
+"""Scoring and metrics, against slow and plain references."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+
+from polyprefix.config import DataError, ModelConfig
+from polyprefix.evaluation import accuracy, macro_f1, majority, predict, score_answers, summarise
+from polyprefix.methods import AdaptedModel
+from polyprefix.models import load_backbone
+from polyprefix.models.batching import Row, by_tokens, lay_out
+from polyprefix.models.encoding import Encoded, Encoder
+from polyprefix.tasks import Example, get_task
+from tests.conformance.cases import METHODS, MethodCase, adapted
+
+
+def reference(model: AdaptedModel, example: Encoded) -> list[float]:
+    """One answer at a time, one forward each, logits everywhere."""
+    values = []
+    for answer in example.answers:
+        prompt = model.wrap(example.prompt)
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
+        places = range(len(prompt) - 1, len(prompt) - 1 + len(answer))
+        values.append(sum(float(logits[p, t]) for p, t in zip(places, answer, strict=True)))
+    return values
+
+
+ANSWERS = [
+    ([5], [6], [7]),
+    ([5], [5, 6], [5, 6, 7]),
+    ([5, 9], [6, 9], [5, 9, 9]),
+    ([5, 6], [5, 7], [8]),
+]
+
+
+@pytest.mark.parametrize("case", METHODS, ids=str)
+@pytest.mark.parametrize("budget", [1, 40, 10_000])
+def test_scores_are_those_of_one_answer_at_a_time(case: MethodCase, budget: int) -> None:
+    model = adapted("llama", case)
+    source = random.Random(0)
+    examples = [
+        Encoded([source.randrange(3, 120) for _ in range(3 + 2 * i)], answers)
+        for i, answers in enumerate(ANSWERS * 2)
+    ]
+    done: list[int] = []
+    scores = score_answers(model, examples, batch_tokens=budget, advance=done.append)
+    assert sum(done) == len(examples)
+    for got, example in zip(scores, examples, strict=True):
+        assert got == pytest.approx(reference(model, example), abs=2e-5)
+
+
+def test_single_token_answers_take_one_row_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted("llama", MethodCase("prefix_tuning", ()))
+    rows = 0
+    forward = AdaptedModel.forward
+
+    def count(self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        nonlocal rows
+        rows += len(input_ids)
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(AdaptedModel, "forward", count)
+    score_answers(model, [Encoded([5, 6], ANSWERS[0])] * 4, batch_tokens=100)
+    assert rows == 4
+
+
+def test_batches_keep_to_the_budget() -> None:
+    source = random.Random(1)
+    lengths = [source.randrange(1, 60) for _ in range(500)]
+    batches = by_tokens(lengths, 128)
+    assert sorted(i for batch in batches for i in batch) == list(range(500))
+    assert all(max(lengths[i] for i in b) * len(b) <= 128 for b in batches)
+    # little padding: similar lengths stand together
+    padded = sum(max(lengths[i] for i in b) * len(b) for b in batches)
+    assert padded < 1.1 * sum(lengths)
+    assert by_tokens([500], 128) == [[0]]
+    assert by_tokens([], 128) == []
+
+
+def test_reads_are_flat_positions() -> None:
+    batch = lay_out([Row([1, 2, 3], [0, 2]), Row([4, 5], [1])], 0, torch.device("cpu"))
+    assert batch.input_ids.tolist() == [[1, 2, 3], [4, 5, 0]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch.input_ids.flatten()[batch.keep].tolist() == [1, 3, 5]
+
+
+# Encoding ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tiny_folder: Path) -> AdaptedModel:
+    return AdaptedModel(load_backbone(ModelConfig(name=str(tiny_folder))))
+
+
+def test_encoding_is_that_of_the_whole_text(model: AdaptedModel) -> None:
+    tokenizer = model.backbone.tokenizer
+    task = get_task("sib200")
+    texts = ["People talk about goals.", "Ein Satz\nauf zwei Zeilen", "山 和 river", ""]
+    prompts = [task.prompt.render({"text": text}) for text in texts]
+    encoded = Encoder(tokenizer, 512).encode(prompts, [task.prompt.choices] * len(prompts))
+    for prompt, item in zip(prompts, encoded, strict=True):
+        for choice, answer in zip(task.prompt.choices, item.answers, strict=True):
+            assert item.prompt + answer == tokenizer(prompt + choice)["input_ids"]
+
+
+def test_long_prompts_lose_their_beginning(model: AdaptedModel) -> None:
+    tokenizer = model.backbone.tokenizer
+    prompt = "people " * 100 + "\nTopic:"
+    [item] = Encoder(tokenizer, 40).encode([prompt], [[" travel", " science"]])
+    longest = max(map(len, item.answers))
+    assert item.truncated
+    assert len(item.prompt) + longest == 40
+    whole = tokenizer(prompt)["input_ids"]
+    assert item.prompt[0] == tokenizer.bos_token_id
+    assert item.prompt[1:] == whole[-(39 - longest) :]
+    [short] = Encoder(tokenizer, 40).encode(["people\nTopic:"], [[" travel"]])
+    assert not short.truncated
+
+
+def test_no_room_for_a_prompt(model: AdaptedModel) -> None:
+    with pytest.raises(DataError, match=r"max_length=2.*task\.max_length"):
+        Encoder(model.backbone.tokenizer, 2).encode(["a"], [[" travel"]])
+
+
+# Metrics -----------------------------------------------------------------------------------------
+
+
+def test_metrics_against_scikit_learn() -> None:
+    source = random.Random(2)
+    for classes, count in [(3, 500), (7, 204), (7, 5), (2, 30)]:
+        labels = [source.randrange(classes) for _ in range(count)]
+        predictions = [
+            label if source.random() < 0.5 else source.randrange(classes) for label in labels
+        ]
+        share, error = accuracy(labels, predictions)
+        assert share == pytest.approx(accuracy_score(labels, predictions))
+        assert error == pytest.approx((share * (1 - share) / (count - 1)) ** 0.5)
+        f1, _ = macro_f1(labels, predictions, classes)
+        assert f1 == pytest.approx(f1_score(labels, predictions, average="macro"))
+        assert majority(labels, classes) == max(map(labels.count, labels)) / count
+
+
+def test_standard_error_of_macro_f1_is_that_of_resampling() -> None:
+    """Against the spread over data sets drawn from the same population."""
+    source = random.Random(3)
+
+    def draw() -> tuple[list[int], list[int]]:
+        labels = [source.randrange(3) for _ in range(300)]
+        return labels, [y if source.random() < 0.6 else source.randrange(3) for y in labels]
+
+    values = [macro_f1(*draw(), 3)[0] for _ in range(300)]
+    mean = sum(values) / len(values)
+    spread = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+    assert macro_f1(*draw(), 3)[1] == pytest.approx(spread, rel=0.25)
+
+
+def test_predictions_and_summary(model: AdaptedModel) -> None:
+    task = get_task("sib200")
+    texts = ["People talk about goals.", "People talk about rivers.", "People talk about films."]
+    examples = [Example(str(i), {"text": text}, i) for i, text in enumerate(texts)]
+    rows = predict(model, task, examples, Encoder(model.backbone.tokenizer, 512), batch_tokens=99)
+    for row, example in zip(rows, examples, strict=True):
+        assert row["label"] == task.labels[example.label]
+        best = max(range(7), key=lambda i, row=row: row["logprobs"][i])
+        assert row["prediction"] == task.labels[best]
+        # the tiny tokenizer cuts some choices in several tokens
+        lengths = [len(choice) for choice in task.prompt.choices]
+        expected = [v / n for v, n in zip(row["logprobs"], lengths, strict=True)]
+        assert row["logprobs_per_character"] == pytest.approx(expected, abs=1e-5)
+    scores = summarise(task, rows)
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    assert scores["accuracy"] == right / 3
+    assert scores["majority"] == pytest.approx(1 / 3)
+    assert scores["gold_logprob"] < 0
+    assert "accuracy_per_character" in scores

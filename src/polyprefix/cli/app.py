@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from polyprefix.config import ConfigError, RunConfig, override, put, read_yaml
+from polyprefix.results import Progress, Silent
 
 app = typer.Typer(
     name="polyprefix",
@@ -86,7 +87,7 @@ def run(
         typer.Option("--set", help="Any key: --set train.steps=200. May be repeated."),
     ] = None,
     again: Annotated[
-        bool, typer.Option(help="Run anew what is finished or was begun already.")
+        bool, typer.Option("--again", help="Run anew what is finished or was begun already.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -112,15 +113,41 @@ def run(
             raise ConfigError(f"no {section}: give {option}, or a configuration file that has one")
     spec = RunConfig.read(values, where=str(config) if config else "")
 
-    from polyprefix.cli.progress import ConsoleProgress
     from polyprefix.report import show_record
-    from polyprefix.results import Silent
     from polyprefix.study import run as execute
 
-    progress = Silent() if quiet else ConsoleProgress(Console(stderr=True))
-    record = execute(spec, again=again, progress=progress)
+    record = execute(spec, again=again, progress=progress_on(quiet))
     show_record(record, console())
     typer.echo(f"{Path(spec.output) / record['id']}")
+
+
+QUICKSTART_EXAMPLES = """
+[bold]Examples[/bold]
+
+  polyprefix quickstart
+
+  polyprefix quickstart --method llama_adapter --output /tmp/runs
+"""
+
+
+@app.command(epilog=QUICKSTART_EXAMPLES)
+def quickstart(
+    method: Annotated[str | None, typer.Option(help="See 'polyprefix list methods'.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run anew what is finished or was begun already.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """The main job on the packaged model and packaged sentences: no network, no GPU."""
+    from polyprefix.quickstart import METHOD, next_step
+    from polyprefix.quickstart import quickstart as execute
+    from polyprefix.report import show_record
+
+    record = execute(output, method or METHOD, seed, again=again, progress=progress_on(quiet))
+    show_record(record, console())
+    typer.echo(next_step(record))
 
 
 @app.command()
@@ -198,6 +225,13 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     from polyprefix.cli import listing
 
     getattr(listing, kind.value)(console())
+
+
+def progress_on(quiet: bool) -> Progress:
+    """Bars or lines on standard error, or nothing."""
+    from polyprefix.cli.progress import ConsoleProgress
+
+    return Silent() if quiet else ConsoleProgress(Console(stderr=True))
 
 
 def console() -> Console:

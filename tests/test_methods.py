@@ -388,14 +388,18 @@ def test_an_empty_text(method: str) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "xglm"])
 def test_a_soft_prompt_starts_from_rows_of_the_embedding(kind: str) -> None:
-    """As the embedding module returns them: Gemma and XGLM scale them."""
+    """As the embedding module returns them: Gemma and XGLM scale them. A prompt as long as the
+    vocabulary without its special tokens has each of the others once."""
     base = backbone(kind)
-    prompt = AdaptedModel(base).attach({"name": "soft_prompt", "length": 6}).state()["embedding"]
+    special = set(StubTokenizer.all_special_ids)
+    ordinary = set(range(base.vocab_size)) - special
+    options = {"name": "soft_prompt", "length": len(ordinary)}
+    prompt = AdaptedModel(base).attach(options).state()["embedding"]
     rows = base.embedding(torch.arange(base.vocab_size)).detach()
     chosen = [int((rows - vector).abs().sum(-1).argmin()) for vector in prompt]
     assert torch.equal(rows[chosen], prompt)
-    assert len(set(chosen)) == 6
-    assert not set(chosen) & set(StubTokenizer.all_special_ids)
+    assert set(chosen) == ordinary
+    assert chosen != sorted(chosen)
 
 
 @pytest.mark.parametrize("given", ["config", "run"])

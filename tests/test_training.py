@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,7 @@ def test_a_damaged_checkpoint_is_named(tiny_folder: Path, tmp_path: Path) -> Non
     fit(fresh(tiny_folder, case), tmp_path)
     path = tmp_path / "checkpoints" / "00000012" / "tensors.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RunError, match="00000012.*remove it"):
+    with pytest.raises(RunError, match=r"00000012.*remove it"):
         fit(fresh(tiny_folder, case), tmp_path)
 
 
@@ -213,7 +214,7 @@ def test_schedule(kind: str) -> None:
     rates = [factor(kind, step, 100, 0.1) for step in range(100)]
     assert 0 < rates[0] < rates[5] < rates[9] < 1
     assert rates[10] == 1.0
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates))
     assert rates[-1] == 1.0 if kind == "constant" else 0 < rates[-1] < 0.05
 
 

@@ -19,7 +19,7 @@ TEXT = "a text to start from"
 class StubTokenizer:
     """Enough of a tokenizer for initialisation: every text is the same few ids."""
 
-    all_special_ids = [0, 1, 2]
+    all_special_ids = (0, 1, 2)
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         return {"input_ids": [5 + (7 * i) % 90 for i in range(len(text))]}

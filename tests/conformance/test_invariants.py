@@ -251,10 +251,8 @@ def mixture(kind: str) -> tuple[AdaptedModel, list[str | None]]:
     model = AdaptedModel(backbone(kind))
     names: list[str | None] = [None]
     for number, case in enumerate(c for c in METHODS if c.type.mixes is not False):
-        if (
-            dict(case.options).get("tune_backbone")
-            or ("positions", "peft") in case.options
-            and kind in SLIDING
+        if dict(case.options).get("tune_backbone") or (
+            ("positions", "peft") in case.options and kind in SLIDING
         ):
             continue
         config: Any = case.config()

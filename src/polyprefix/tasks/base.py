@@ -76,7 +76,7 @@ class ChoiceTask(ABC):
     def local_files(self, folder: Path, language: str, split: SplitName) -> list[Path]:
         """Where a split of a language (FLORES-200 code) may stand; the first there is is read."""
 
-    def read_file(self, path: Path, split: SplitName) -> Split:  # noqa: ARG002
+    def read_file(self, path: Path, split: SplitName) -> Split:
         """The examples of a file. As it stands: a header that names ``columns``, then rows.
 
         A file given as ``task.train_data`` is read by this as well, with ``split`` ``train``.

@@ -74,7 +74,7 @@ class Sib200(ChoiceTask):
         "https://github.com/dadelani/sib-200"
     )
 
-    def example(self, position: int, row: Row) -> Example:  # noqa: ARG002
+    def example(self, position: int, row: Row) -> Example:
         """A row with ``index_id`` (the sentence's number in FLORES-200), ``category``, ``text``."""
         number = row.get("index_id")
         if number is None or not str(number).strip():

@@ -1,0 +1,71 @@
+# `make quickstart` and `make test` do everything on a fresh machine that has Python and a network
+# to install from; `make check` is the whole gate of a change.
+#
+# Variables, from the command line or the environment:
+#   PYTHON      interpreter to make the environment with (3.11 or later)
+#   VENV        where the environment is made
+#   PYTESTARGS  further arguments for pytest: make test PYTESTARGS='-k packing -x'
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+PYTESTARGS ?=
+# The first that is new enough and can make environments.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$name && break; done)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+
+.PHONY: help setup quickstart test lint format types imports check clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+# Stamps: what stands below them is installed again only when what it depends on has changed.
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later, with venv, was not found; give it as make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV); the first time this takes minutes"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV); the first time this takes minutes"
+	$(PIP) -e '.[dev]'
+	@touch $(VENV)/.runtime $@
+
+setup: $(VENV)/.dev ## make the environment with everything a contributor needs
+
+quickstart: $(VENV)/.runtime ## set up, then run the main job on the packaged model and data
+	$(BIN)/polyprefix quickstart
+
+# A worker a CPU; tests keep torch to one thread each.
+test: $(VENV)/.dev ## set up, then run the tests
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 $(PYTESTARGS)
+
+lint: $(VENV)/.dev ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev ## import-linter: the floors of the house
+	$(BIN)/lint-imports
+
+check: lint types imports test ## all of these
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

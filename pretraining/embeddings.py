@@ -1,0 +1,119 @@
+"""Embeddings that are aligned across languages before any training.
+
+A token is described by the aligned sentences it occurs in, whatever their language: positive
+pointwise mutual information of token and sentence id, then a truncated SVD. After Levy,
+Søgaard and Goldberg, "A Strong Baseline for Learning Cross-Lingual Word Embeddings from
+Sentence Alignments" (EACL 2017).
+
+Departure from the paper: tokens are BPE pieces, and a few dimensions are set apart for what
+sentence ids cannot tell but a decoder needs, the token's frequency and its languages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+from sklearn.utils.extmath import randomized_svd
+from tokenizers import Tokenizer
+
+from pretraining.languages import CODES
+from pretraining.text import Corpus
+
+Array = npt.NDArray[np.float32]
+LANGUAGE_NORM = 0.15
+FREQUENCY_NORM = 0.2
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The outcome of the alignment.
+
+    Attributes:
+        table: [V, d], rows of about unit norm; the first columns are the aligned ones.
+        sentences: [N, meaning], a unit vector of every aligned sentence, in the order of
+            `corpus.groups`.
+    """
+
+    table: Array
+    sentences: Array
+
+
+def unit_rows(vectors: Array) -> Array:
+    """Each row divided by its length; rows of zeros stay."""
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norm, 1e-6), dtype=np.float32)
+
+
+def _counts(corpus: Corpus, tokenizer: Tokenizer) -> tuple[csr_matrix, npt.NDArray[np.float64]]:
+    """Token x sentence id counts, and token x language counts."""
+    vocabulary = tokenizer.get_vocab_size()
+    by_language = np.zeros((vocabulary, len(CODES)))
+    rows: list[npt.NDArray[np.int64]] = []
+    columns: list[npt.NDArray[np.int64]] = []
+    offset = 0
+    for groups in corpus.groups.values():
+        for column, code in enumerate(CODES):
+            present = [i for i, group in enumerate(groups) if code in group]
+            texts = [" " + groups[i][code] for i in present]
+            encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
+            for i, encoding in zip(present, encoded, strict=True):
+                ids, times = np.unique(np.asarray(encoding.ids), return_counts=True)
+                by_language[ids, column] += times
+                rows.append(ids)
+                columns.append(np.full(len(ids), offset + i))
+        offset += len(groups)
+    row, column_ids = np.concatenate(rows), np.concatenate(columns)
+    ones = np.ones(len(row), dtype=np.float32)
+    return csr_matrix((ones, (row, column_ids)), shape=(vocabulary, offset)), by_language
+
+
+def ppmi(counts: csr_matrix, smoothing: float = 0.75) -> csr_matrix:
+    """Positive PMI with context distribution smoothing (Levy et al. 2015)."""
+    token = np.asarray(counts.sum(axis=1)).ravel()
+    context = np.asarray(counts.sum(axis=0)).ravel() ** smoothing
+    context /= context.sum()
+    coo = counts.tocoo()
+    ratio = coo.data / (np.maximum(token[coo.row], 1) * np.maximum(context[coo.col], 1e-12))
+    values = np.maximum(np.log(ratio), 0).astype(np.float32)
+    matrix = csr_matrix((values, (coo.row, coo.col)), shape=counts.shape)
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def aligned_embeddings(
+    corpus: Corpus, tokenizer: Tokenizer, width: int, seed: int, rare: int = 3
+) -> Embeddings:
+    """Build the table; tokens seen in fewer than `rare` sentences get a small random row."""
+    rng = np.random.default_rng(seed)
+    counts, by_language = _counts(corpus, tokenizer)
+    vocabulary = counts.shape[0]
+    extra = 32
+    meaning = width - extra
+    left, singular, right = randomized_svd(ppmi(counts), meaning, n_iter=4, random_state=seed)
+    vectors = left * singular
+    seen = np.asarray(counts.sum(axis=1)).ravel()
+    total = by_language.sum(axis=1)
+    share = by_language / np.maximum(total, 1)[:, None]
+    # A language with little aligned text has vectors that share a large common part, which
+    # says where its text came from and not what it means: take each language's mean away.
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    for column in range(len(CODES)):
+        own = (share[:, column] > 0.5) & (seen >= rare)
+        weight = np.sqrt(by_language[own, column])
+        if weight.sum() > 0:
+            unit[own] -= (unit[own] * weight[:, None]).sum(axis=0) / weight.sum()
+    norm = np.linalg.norm(unit, axis=1, keepdims=True)
+    unit = np.where(norm > 1e-6, unit / np.maximum(norm, 1e-9), 0.0)
+    table = rng.normal(0.0, 0.1 / np.sqrt(width), size=(vocabulary, width))
+    known = seen >= rare
+    table[known, :meaning] = unit[known]
+    table[:, meaning : meaning + len(CODES)] += LANGUAGE_NORM * share
+    frequency = np.log1p(total)
+    table[:, meaning + len(CODES)] = FREQUENCY_NORM * (
+        (frequency - frequency.mean()) / max(float(frequency.std()), 1e-9)
+    )
+    table[0] = 0.0
+    return Embeddings(table.astype(np.float32), unit_rows(right.T.astype(np.float32)))

@@ -116,6 +116,7 @@ def main() -> None:
     settings = {k: str(v) for k, v in vars(arguments).items()}
     for key in ("text", "output", "work"):
         settings.pop(key)
+    settings["parameters"] = str(packaged.num_parameters())
     record = {"settings": settings, "schedule": asdict(schedule), "held_out": scores}
     (work / "scores.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for code, score in scores.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,32 @@ def test_it_learns(tiny_folder: Path, tmp_path: Path, precision: str) -> None:
     train(model, examples(), config, folder=tmp_path, evaluate=lambda: (0.0, 0.0))
     losses = [entry["loss"] for entry in read_log(tmp_path)]
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+
+
+def test_ctrl_c_loses_nothing(tiny_folder: Path, tmp_path: Path) -> None:
+    """SIGINT in the middle of a step: the step is finished and saved, and the training goes on
+    from there to the same weights."""
+    case = MethodCase("prefix_tuning", ())
+    fit(fresh(tiny_folder, case), tmp_path / "whole")
+    model = fresh(tiny_folder, case)
+    forward = model.forward
+    calls = 0
+
+    def pressed(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(*arguments, **options)
+
+    model.forward = pressed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, tmp_path / "parts")
+    assert [p.name for p in (tmp_path / "parts" / "checkpoints").iterdir()] == ["00000006"]
+    fit(fresh(tiny_folder, case), tmp_path / "parts")
+    whole, parts = checkpointed(tmp_path / "whole"), checkpointed(tmp_path / "parts")
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_mixed_precision_ends_with_the_training(tiny_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from torch import nn
 
 from polyprefix.config import ConfigError, unknown
 from polyprefix.methods.base import Adapter, MethodConfig, Setting, method_config, method_of
-from polyprefix.methods.soft_prompt import SoftPrompt
 from polyprefix.models import Backbone, CallContext, calling
 
 
@@ -87,9 +86,8 @@ class AdaptedModel(nn.Module):
             )
         adapter.index = self._next_index
         self._next_index += 1
-        if isinstance(adapter, SoftPrompt):
-            adapter.first_id = self._next_soft_id
-            self._next_soft_id += adapter.config.length
+        adapter.first_soft_id = self._next_soft_id
+        self._next_soft_id += adapter.num_soft_tokens
         adapter.to(self.backbone.device)
         adapter.install()
         self.adapters[name] = adapter
@@ -211,12 +209,12 @@ class AdaptedModel(nn.Module):
         vocabulary = self.backbone.vocab_size
         embedded: torch.Tensor = self.backbone.embedding(input_ids.clamp_max(vocabulary - 1))
         for adapter in self._all():
-            if not isinstance(adapter, SoftPrompt):
+            count = adapter.num_soft_tokens
+            if not count:
                 continue
-            place = input_ids - adapter.first_id
-            mine = (place >= 0) & (place < adapter.config.length)
-            vectors = adapter.soft_tokens().to(embedded.dtype)
-            chosen = vectors[place.clamp(0, adapter.config.length - 1)]
+            place = input_ids - adapter.first_soft_id
+            mine = (place >= 0) & (place < count)
+            chosen = adapter.soft_tokens().to(embedded.dtype)[place.clamp(0, count - 1)]
             embedded = torch.where(mine[..., None], chosen, embedded)
         return embedded
 

@@ -9,6 +9,7 @@ conformance suite covers it once it is registered.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -71,7 +72,7 @@ class Setting:
         return linear
 
 
-class Adapter(nn.Module):
+class Adapter(nn.Module, ABC):
     """What is trained, attached to one backbone.
 
     Class attributes:
@@ -85,6 +86,7 @@ class Adapter(nn.Module):
 
     Attributes:
         index: the adapter's number on its backbone; calls name adapters by it.
+        first_soft_id: the id of its first soft token; both are given when it is attached.
     """
 
     method: ClassVar[str]
@@ -101,15 +103,16 @@ class Adapter(nn.Module):
         self.__dict__["backbone"] = backbone
         self.config = config
         self.index = -1
+        self.first_soft_id = -1
 
     backbone: Backbone
 
     # What a method may override ------------------------------------------------------------------
 
     @classmethod
+    @abstractmethod
     def default_learning_rate(cls, config: Any) -> float:
         """AdamW's peak learning rate when the run gives none."""
-        raise NotImplementedError
 
     @classmethod
     def claims_no_op(cls, config: Any) -> bool:
@@ -129,9 +132,14 @@ class Adapter(nn.Module):
         """Ids of soft tokens before and after the prompt text."""
         return [], []
 
-    def soft_tokens(self) -> torch.Tensor | None:
-        """``[P, d]`` rows of the embedding table beyond the vocabulary, or ``None``."""
-        return None
+    @property
+    def num_soft_tokens(self) -> int:
+        """Rows that the adapter adds to the embedding table, beyond the vocabulary."""
+        return 0
+
+    def soft_tokens(self) -> torch.Tensor:
+        """Those rows, ``[num_soft_tokens, d]``, as the embedding module would return them."""
+        return torch.empty(0, self.backbone.hidden_size)
 
     @property
     def position_offset(self) -> int:

@@ -75,7 +75,6 @@ class SoftPrompt(Adapter):
 
     def __init__(self, backbone: Backbone, config: SoftPromptConfig, setting: Setting) -> None:
         super().__init__(backbone, config, setting)
-        self.first_id = -1  # given by the model the adapter is attached to
         embedding = backbone.embedding
         spread = _spread(backbone)
         if config.initialization == "uniform" or setting.restore:
@@ -104,15 +103,15 @@ class SoftPrompt(Adapter):
         """A tuned backbone is there for all rows."""
         return not self.config.tune_backbone
 
-    def prompt(self) -> torch.Tensor:
-        """``[P, d]``, in the scale of what the embedding module returns."""
-        return self.embedding if self.network is None else self.network(self.embedding)
+    @property
+    def num_soft_tokens(self) -> int:
+        return self.config.length
 
     def soft_tokens(self) -> torch.Tensor:
-        return self.prompt()
+        return self.embedding if self.network is None else self.network(self.embedding)
 
     def prompt_ids(self) -> tuple[list[int], list[int]]:
-        ids = list(range(self.first_id, self.first_id + self.config.length))
+        ids = list(range(self.first_soft_id, self.first_soft_id + self.config.length))
         return (ids, []) if self.config.position == "start" else ([], ids)
 
     def install(self) -> None:
@@ -145,7 +144,7 @@ class SoftPrompt(Adapter):
             "prompt_tuning_init": "RANDOM",
             "inference_mode": True,
         }
-        return peft, {"prompt_embeddings": self.prompt().detach().clone().contiguous()}
+        return peft, {"prompt_embeddings": self.soft_tokens().detach().clone().contiguous()}
 
     @classmethod
     def from_peft(

@@ -24,6 +24,7 @@ class Prepared:
 
     config: RunConfig
     method: MethodConfig
+    learning_rate: float
     data: TaskData
     backbone: Backbone
     identity: dict[str, Any]
@@ -32,12 +33,6 @@ class Prepared:
     @property
     def adapter_type(self) -> type[Adapter]:
         return method_of(self.method)
-
-    @property
-    def learning_rate(self) -> float:
-        return self.config.train.learning_rate or self.adapter_type.default_learning_rate(
-            self.method
-        )
 
 
 def choose_device(name: str) -> torch.device:
@@ -77,14 +72,15 @@ def prepare(config: RunConfig, progress: Progress) -> Prepared:
         f"{data.source_language}, {sizes} test examples in {len(data.test)} languages"
     )
     backbone = load_backbone(config.model, device)
-    identity = _identity(config, method, data, backbone)
+    rate = config.train.learning_rate or adapter_type.default_learning_rate(method)
+    identity = _identity(config, method, rate, data, backbone)
     short = digest(identity)[:12]
     folder = RunFolder(Path(config.output) / f"{data.task.name}-{adapter_type.method}-{short}")
-    return Prepared(config, method, data, backbone, identity, folder)
+    return Prepared(config, method, rate, data, backbone, identity, folder)
 
 
 def _identity(
-    config: RunConfig, method: MethodConfig, data: TaskData, backbone: Backbone
+    config: RunConfig, method: MethodConfig, rate: float, data: TaskData, backbone: Backbone
 ) -> dict[str, Any]:
     """What affects the output: names of files and folders do not, their contents do."""
     task = config.task.model_dump(mode="json", exclude={"data", "train_data", "revision"})
@@ -99,6 +95,6 @@ def _identity(
             "revision": data.revision,
             "prompt": data.task.prompt.version,
         },
-        "train": config.train.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json") | {"learning_rate": rate},
         "seed": config.seed,
     }

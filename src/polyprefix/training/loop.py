@@ -23,6 +23,7 @@ from polyprefix.models.batching import Row, by_tokens, lay_out
 from polyprefix.results import Progress, Silent, read_jsonl, write_jsonl
 from polyprefix.training.batches import batches_from
 from polyprefix.training.checkpoint import State, load_checkpoint, save_checkpoint
+from polyprefix.training.interrupt import held_back
 from polyprefix.training.schedule import factor
 
 DEFAULT_STEPS = 600
@@ -121,33 +122,36 @@ def train(
     model.train()
     try:
         while state.step < steps:
-            rate = peak * factor(config.schedule, state.step, steps, config.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            chosen = next(order)
-            loss = _accumulate(
-                accelerator,
-                prepared,
-                model,
-                [rows[i] for i in chosen],
-                [examples[i].answer for i in chosen],
-                runtime.micro_batch_tokens,
-            )
-            norm = accelerator.clip_grad_norm_(parameters.values(), config.max_grad_norm)
-            if not (math.isfinite(loss) and math.isfinite(float(norm))):
-                raise RunError(_diverged(loss, float(norm), state.step + 1, folder))
-            optimizer.step()
-            optimizer.zero_grad()
-            state.step += 1
-            state.seconds = time.perf_counter() - started
-            entry = {
-                "step": state.step,
-                "loss": loss,
-                "learning_rate": rate,
-                "gradient_norm": float(norm),
-                "tokens": sum(lengths[i] for i in chosen),
-                "seconds": round(state.seconds, 3),
-            }
+            with held_back() as interrupt:
+                rate = peak * factor(config.schedule, state.step, steps, config.warmup)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                chosen = next(order)
+                loss = _accumulate(
+                    accelerator,
+                    prepared,
+                    model,
+                    [rows[i] for i in chosen],
+                    [examples[i].answer for i in chosen],
+                    runtime.micro_batch_tokens,
+                )
+                norm = float(accelerator.clip_grad_norm_(parameters.values(), config.max_grad_norm))
+                # fp16's loss scaling finds its scale by overflowing, and leaves those steps out
+                overflows = config.mixed_precision == "fp16"
+                if not (math.isfinite(loss) and (overflows or math.isfinite(norm))):
+                    raise RunError(_diverged(loss, norm, state.step + 1, folder))
+                optimizer.step()
+                optimizer.zero_grad()
+                state.step += 1
+                state.seconds = time.perf_counter() - started
+                entry = {
+                    "step": state.step,
+                    "loss": loss,
+                    "learning_rate": rate,
+                    "gradient_norm": norm if math.isfinite(norm) else None,
+                    "tokens": sum(lengths[i] for i in chosen),
+                    "seconds": round(state.seconds, 3),
+                }
             last = state.step == steps
             if state.step % evaluate_every == 0 or last:
                 score = evaluate()
@@ -156,10 +160,12 @@ def train(
                     state.best, state.best_step = score, state.step
                     save_adapter(adapter, folder / "adapter")
             log.write(json.dumps(entry) + "\n")
-            if state.step % checkpoint_every == 0 or last:
+            if state.step % checkpoint_every == 0 or last or interrupt.requested:
                 log.flush()
                 state.seconds = time.perf_counter() - started
                 save_checkpoint(folder / "checkpoints", state, parameters, optimizer)
+            if interrupt.requested:
+                raise KeyboardInterrupt
             dev = "" if state.best_step < 0 else f" dev {state.best[0]:.3f}"
             progress.advance(1, f"loss {loss:.3f}{dev}")
     finally:

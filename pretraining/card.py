@@ -25,8 +25,8 @@ pipeline_tag: text-generation
 A small multilingual language model for trying out Polyprefix where there is no network and no
 GPU. Llama architecture, {parameters:.1f}M parameters ({layers} layers, width {width}, {heads}
 heads, tied embeddings, context 512), byte-level BPE with {vocabulary:,} tokens, weights in
-bfloat16. It was trained on CPU cores in about an hour and a quarter; the recipe is in `pretraining/` of the
-repository, what was tried and failed in its `LOG.md`.
+bfloat16. It was trained on two CPU cores; the recipe is in `pretraining/` of the repository, what
+was tried and failed in its `LOG.md`.
 
 It is **not** a model to generate text with. It knows 18 languages as far as a few million tokens
 allow. What it has is vectors aligned across languages, and practice in being asked about a

@@ -242,7 +242,7 @@ def test_schedule(kind: str) -> None:
     rates = [factor(kind, step, 100, 0.1) for step in range(100)]
     assert 0 < rates[0] < rates[5] < rates[9] < 1
     assert rates[10] == 1.0
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] == 1.0 if kind == "constant" else 0 < rates[-1] < 0.05
 
 

@@ -52,7 +52,7 @@ class Backbone:
         self.model.requires_grad_(False)
         self.model.eval()
 
-    # Dimensions, in the letters of DESIGN ------------------------------------------------------
+    # Dimensions, in the letters of ARCHITECTURE.md ---------------------------------------------
 
     @property
     def config(self) -> Any:

@@ -72,7 +72,7 @@ def _languages(rows: Sequence[LanguageScore]) -> Table:
             f"{row.score:.3f}",
             f"{row.stderr:.3f}",
             f"{row.macro_f1:.3f}",
-            "source" if row.source else f"{row.gap:+.3f}",
+            "source" if row.source else _signed(row.gap),
             f"{row.majority:.3f}",
             style="bold" if row.source else None,
         )
@@ -82,8 +82,13 @@ def _languages(rows: Sequence[LanguageScore]) -> Table:
 def _groups(name: str, groups: Sequence[GroupScore]) -> Table:
     table = _table(name, "languages", "accuracy", "gap")
     for group in groups:
-        table.add_row(group.name, str(group.languages), f"{group.score:.3f}", f"{group.gap:+.3f}")
+        table.add_row(group.name, str(group.languages), f"{group.score:.3f}", _signed(group.gap))
     return table
+
+
+def _signed(value: float) -> str:
+    """Three decimals with a sign; what rounds to nothing is +0.000."""
+    return f"{round(value, 3) + 0.0:+.3f}"
 
 
 def _verdict(rows: Sequence[LanguageScore], targets: Sequence[LanguageScore]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,3 +101,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
         clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(str(folder))
+    # The name that every version of transformers knows, whatever this one calls the class.
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

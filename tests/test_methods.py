@@ -161,7 +161,9 @@ def test_what_every_method_says_of_itself(case: MethodCase) -> None:
     assert get_method(case.method) is method
     assert method.title
     assert method.paper
-    assert method.default_learning_rate(config) > 0 or case.method == "none"
+    assert method.reference_learning_rate(config) > 0 or case.method == "none"
+    narrow, wide = (method.default_learning_rate(config, width) for width in (256, 4096))
+    assert narrow == method.reference_learning_rate(config) == 16 * wide
 
 
 def test_the_documented_methods_are_there() -> None:

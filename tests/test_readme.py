@@ -250,7 +250,7 @@ def test_the_methods_table_is_what_the_code_does() -> None:
         method = methods()[name]
         config = method.Config()
         assert paper == method.paper
-        assert rate == "-" or float(rate) == method.default_learning_rate(config)
+        assert rate == "-" or float(rate) == method.reference_learning_rate(config)
         letters = {
             "d": backbone.hidden_size,
             "H": backbone.num_heads,

@@ -16,14 +16,16 @@ def _table(*columns: str) -> Table:
 
 def methods(console: Console) -> None:
     """Name, title, paper, keys with their defaults, default learning rate."""
+    from polyprefix.methods import REFERENCE_WIDTH
     from polyprefix.methods import methods as registered
 
     table = _table("method", "title", "keys (default)", "learning rate", "paper")
     for name, adapter in registered().items():
         config = adapter.Config()
         keys = ", ".join(f"{key} ({value})" for key, value in config.model_dump().items())
-        rate = adapter.default_learning_rate(config)
-        table.add_row(name, adapter.title, keys, f"{rate:g}" if rate else "-", adapter.paper)
+        rate = adapter.reference_learning_rate(config)
+        shown = f"{rate:g} · {REFERENCE_WIDTH}/d" if rate else "-"
+        table.add_row(name, adapter.title, keys, shown, adapter.paper)
     console.print(table, markup=False)
 
 

@@ -51,8 +51,8 @@ class TaskConfig(Spec):
 class TrainConfig(Spec):
     """How to train.
 
-    ``learning_rate``: ``None`` takes the method's default. ``steps`` or ``epochs``, not both;
-    neither means 600 steps. ``batch_size``: examples of an optimizer step, however many
+    ``learning_rate``: ``None`` takes the method's default, scaled to the backbone's width.
+    ``steps`` or ``epochs``, not both; neither means 600 steps. ``batch_size``: examples of an optimizer step, however many
     micro-batches it takes (``runtime.micro_batch_tokens``). ``evaluate_every``: steps between
     evaluations on the source language's dev split; ``None``: a tenth of the training.
     """

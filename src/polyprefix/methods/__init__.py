@@ -11,6 +11,7 @@ from polyprefix.methods import (
 )
 from polyprefix.methods.adapted import AdaptedModel, Output
 from polyprefix.methods.base import (
+    REFERENCE_WIDTH,
     Adapter,
     MethodConfig,
     NotInPeft,
@@ -25,6 +26,7 @@ from polyprefix.methods.layers import parse_layers
 from polyprefix.methods.storage import load_adapter, save_adapter
 
 __all__ = [
+    "REFERENCE_WIDTH",
     "AdaptedModel",
     "Adapter",
     "MethodConfig",

@@ -22,6 +22,9 @@ from torch.nn.utils import skip_init
 from polyprefix.config import ConfigError, PolyprefixError, Spec, unknown
 from polyprefix.models import Backbone
 
+REFERENCE_WIDTH = 256
+"""Hidden size d at which reference learning rates hold."""
+
 
 class NotInPeft(PolyprefixError):
     """PEFT cannot express this adapter without changing what it computes; the text says why."""
@@ -111,8 +114,8 @@ class Adapter(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def default_learning_rate(cls, config: Any) -> float:
-        """AdamW's peak learning rate when the run gives none."""
+    def reference_learning_rate(cls, config: Any) -> float:
+        """AdamW's peak learning rate, when the run gives none, at ``REFERENCE_WIDTH``."""
 
     @classmethod
     def claims_no_op(cls, config: Any) -> bool:
@@ -168,6 +171,16 @@ class Adapter(nn.Module, ABC):
     ) -> tuple[MethodConfig, dict[str, torch.Tensor]]:
         """Configuration and :meth:`state` of an adapter that PEFT wrote."""
         raise NotInPeft(f"Polyprefix does not read PEFT's {cls.peft_type}")
+
+    @classmethod
+    def default_learning_rate(cls, config: Any, hidden_size: int) -> float:
+        """The reference rate, scaled to the backbone: ``rate * REFERENCE_WIDTH / d``.
+
+        AdamW moves every element by about the rate, and what d moved elements add up to grows with
+        d (Yang et al. 2022, arXiv 2203.03466). The reference rates were chosen on
+        ``polyprefix/nano``, d = 256; at d = 4096 they come to what arXiv 2510.24619 uses for
+        7B to 8B models: about 3e-3 for prefixes, 3e-4 for LoRA."""
+        return cls.reference_learning_rate(config) * REFERENCE_WIDTH / hidden_size
 
     # What is the same for all ---------------------------------------------------------------------
 

@@ -74,8 +74,8 @@ class Bottleneck(Adapter):
         self._hooks: list[RemovableHandle] = []
 
     @classmethod
-    def default_learning_rate(cls, config: BottleneckConfig) -> float:
-        return 1e-3
+    def reference_learning_rate(cls, config: BottleneckConfig) -> float:
+        return 5e-3
 
     @classmethod
     def claims_no_op(cls, config: BottleneckConfig) -> bool:

@@ -43,8 +43,8 @@ class Full(Adapter):
     mixes = False
 
     @classmethod
-    def default_learning_rate(cls, config: FullConfig) -> float:
-        return 1e-4
+    def reference_learning_rate(cls, config: FullConfig) -> float:
+        return 3e-4
 
     @classmethod
     def claims_no_op(cls, config: FullConfig) -> bool:

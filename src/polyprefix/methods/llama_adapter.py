@@ -97,8 +97,8 @@ class LlamaAdapter(Adapter):
         self.gate = nn.Parameter(torch.zeros(len(self.layers), gates))
 
     @classmethod
-    def default_learning_rate(cls, config: LlamaAdapterConfig) -> float:
-        return 1e-2
+    def reference_learning_rate(cls, config: LlamaAdapterConfig) -> float:
+        return 5e-2
 
     @classmethod
     def claims_no_op(cls, config: LlamaAdapterConfig) -> bool:

@@ -65,8 +65,8 @@ class Lora(Adapter):
         self.seed = int(torch.randint(1 << 31, (1,), generator=setting.generator))
 
     @classmethod
-    def default_learning_rate(cls, config: LoraConfig) -> float:
-        return 1e-3
+    def reference_learning_rate(cls, config: LoraConfig) -> float:
+        return 5e-3
 
     @classmethod
     def claims_no_op(cls, config: LoraConfig) -> bool:

@@ -19,7 +19,7 @@ class NoAdaptation(Adapter):
     Config = NoneConfig
 
     @classmethod
-    def default_learning_rate(cls, config: NoneConfig) -> float:
+    def reference_learning_rate(cls, config: NoneConfig) -> float:
         return 0.0
 
     @classmethod

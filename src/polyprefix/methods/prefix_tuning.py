@@ -119,8 +119,8 @@ class PrefixTuning(Adapter):
             self.mass = nn.Parameter(torch.zeros(len(self.layers), backbone.num_heads))
 
     @classmethod
-    def default_learning_rate(cls, config: PrefixTuningConfig) -> float:
-        return 1e-3 if config.parameterization == "mlp" else 1e-2
+    def reference_learning_rate(cls, config: PrefixTuningConfig) -> float:
+        return 5e-3 if config.parameterization == "mlp" else 5e-2
 
     @classmethod
     def claims_no_op(cls, config: PrefixTuningConfig) -> bool:

@@ -93,10 +93,10 @@ class SoftPrompt(Adapter):
             )
 
     @classmethod
-    def default_learning_rate(cls, config: SoftPromptConfig) -> float:
+    def reference_learning_rate(cls, config: SoftPromptConfig) -> float:
         if config.tune_backbone:
-            return 1e-4
-        return 1e-3 if config.reparameterization == "mlp" else 1e-2
+            return 3e-4
+        return 5e-3 if config.reparameterization == "mlp" else 5e-2
 
     @property
     def mixes(self) -> bool:  # type: ignore[override]

@@ -72,7 +72,8 @@ def prepare(config: RunConfig, progress: Progress) -> Prepared:
         f"{data.source_language}, {sizes} test examples in {len(data.test)} languages"
     )
     backbone = load_backbone(config.model, device)
-    rate = config.train.learning_rate or adapter_type.default_learning_rate(method)
+    default = adapter_type.default_learning_rate(method, backbone.hidden_size)
+    rate = config.train.learning_rate or default
     identity = _identity(config, method, rate, data, backbone)
     short = digest(identity)[:12]
     folder = RunFolder(Path(config.output) / f"{data.task.name}-{adapter_type.method}-{short}")

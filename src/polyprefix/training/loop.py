@@ -97,7 +97,9 @@ def train(
         raise RunError(f"method {adapter.method!r} has nothing to train")
     if not examples:
         raise RunError("there are no training examples")
-    peak = learning_rate or config.learning_rate or adapter.default_learning_rate(adapter.config)
+    width = model.backbone.hidden_size
+    default = adapter.default_learning_rate(adapter.config, width)
+    peak = learning_rate or config.learning_rate or default
     steps = num_steps(config, len(examples))
     evaluate_every = config.evaluate_every or max(1, steps // 10)
     checkpoint_every = runtime.checkpoint_every or evaluate_every

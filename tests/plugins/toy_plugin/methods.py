@@ -27,7 +27,7 @@ class ValueShift(Adapter):
         self.hooks: list[Any] = []
 
     @classmethod
-    def default_learning_rate(cls, config: Any) -> float:
+    def reference_learning_rate(cls, config: Any) -> float:
         return 1e-2
 
     @classmethod

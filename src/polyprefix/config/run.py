@@ -52,9 +52,10 @@ class TrainConfig(Spec):
     """How to train.
 
     ``learning_rate``: ``None`` takes the method's default, scaled to the backbone's width.
-    ``steps`` or ``epochs``, not both; neither means 600 steps. ``batch_size``: examples of an optimizer step, however many
-    micro-batches it takes (``runtime.micro_batch_tokens``). ``evaluate_every``: steps between
-    evaluations on the source language's dev split; ``None``: a tenth of the training.
+    ``steps`` or ``epochs``, not both; neither means 600 steps. ``batch_size``: examples of an
+    optimizer step, however many micro-batches it takes (``runtime.micro_batch_tokens``).
+    ``evaluate_every``: steps between evaluations on the source language's dev split; ``None``: a
+    tenth of the training.
     """
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None

@@ -25,9 +25,7 @@ XNLI = get_task("xnli")
 def test_a_prompt_is_rendered_without_its_answer() -> None:
     assert SIB.prompt.render({"text": "Cells divide."}) == "Cells divide.\nTopic:"
     fields = {"premise": "He ran.", "hypothesis": "He moved."}
-    assert XNLI.prompt.render(fields) == (
-        "He ran.\nQuestion: He moved. True, False, or Neither?\nAnswer:"
-    )
+    assert XNLI.prompt.render(fields) == ("He ran.\nQuestion: He moved. Yes, no or maybe?\nAnswer:")
 
 
 @pytest.mark.parametrize(

@@ -154,12 +154,17 @@ def test_it_learns(tiny_folder: Path, tmp_path: Path, precision: str) -> None:
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
 
-def test_ctrl_c_loses_nothing(tiny_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_loses_nothing(
+    tiny_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """SIGINT in the middle of a step: the step is finished and saved, and the training goes on
     from there to the same weights."""
     case = MethodCase("prefix_tuning", ())
     fit(fresh(tiny_folder, case), tmp_path / "whole")
     model = fresh(tiny_folder, case)
+    # a shell starts what it puts in the background with SIGINT ignored; here it must arrive
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     forward = model.forward
     calls = 0
 

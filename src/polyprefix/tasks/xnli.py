@@ -1,8 +1,10 @@
 """XNLI: does a premise entail a hypothesis, contradict it, or neither; in 15 languages.
 
 Conneau et al. (2018), "XNLI: Evaluating Cross-lingual Sentence Representations", EMNLP,
-https://arxiv.org/abs/1809.05053. The prompt is the one GPT-3 was given for natural language
-inference: Brown et al. (2020), https://arxiv.org/abs/2005.14165, appendix G (ANLI, CB, RTE).
+https://arxiv.org/abs/1809.05053. The prompt has the form that GPT-3 was given for natural language
+inference (Brown et al. 2020, https://arxiv.org/abs/2005.14165, appendix G), but asks for "yes",
+"maybe" or "no" instead of "True", "Neither" or "False": they are one token in most vocabularies, so
+that all choices are scored in one pass.
 
 XNLI itself is 2,490 dev and 5,010 test pairs, the same ones in every language; its training set is
 MultiNLI's 392,702 English pairs. The hub's dataset holds all three. A local folder in XTREME's
@@ -76,8 +78,8 @@ class Xnli(ChoiceTask):
     hub = "facebook/xnli"
     labels = ("entailment", "neutral", "contradiction")
     prompt = Prompt(
-        "{{ premise }}\nQuestion: {{ hypothesis }} True, False, or Neither?\nAnswer:",
-        (" True", " Neither", " False"),
+        "{{ premise }}\nQuestion: {{ hypothesis }} Yes, no or maybe?\nAnswer:",
+        (" yes", " maybe", " no"),
     )
     language_codes = LANGUAGE_CODES
     columns = ("premise", "hypothesis", "label")

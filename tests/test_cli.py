@@ -145,6 +145,9 @@ def test_lists(cli: Cli, kind: str, texts: list[str]) -> None:
         (["--model", "./nowhere"], "./nowhere"),
         (["--set", "runtime.device=cuda:99"], "runtime.device"),
         (["--set", "task.max_length=1"], "task.max_length"),
+        (["--set", "train.max_grad_norm=inf"], "train.max_grad_norm"),
+        (["--set", "train.betas=[0.9, 1.5]"], "train.betas"),
+        (["--output", "/dev/null/runs"], "/dev/null"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -207,3 +210,35 @@ def test_predict_says_which_fields_a_task_has(cli: Cli, arguments: list[str]) ->
     assert "name=text" in err
     code, _, err = cli("predict", folder, "--text", "a", "--input", "b")
     assert "one of --text" in err
+
+
+def test_predict_from_bad_files(cli: Cli, arguments: list[str], tmp_path: Path) -> None:
+    _, out, _ = cli(*arguments)
+    folder = out.strip().splitlines()[-1]
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes(b"gr\xfcn\n")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"text": "a"}\n{"text"\n')
+    for path, message in [
+        (latin, "not UTF-8"),
+        (broken, "line 2"),
+        (tmp_path / "missing.txt", "missing.txt"),
+    ]:
+        code, _, err = cli("predict", folder, "--input", str(path))
+        assert code == 2
+        assert message in err
+        assert path.name in err
+
+
+def test_ctrl_c_says_how_to_go_on(
+    cli: Cli, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import polyprefix.study
+
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(polyprefix.study, "run", pressed)
+    code, _, err = cli(*arguments)
+    assert code == 130
+    assert "the same command goes on" in err

@@ -129,6 +129,18 @@ def test_no_room_for_a_prompt(model: AdaptedModel) -> None:
         Encoder(model.backbone.tokenizer, 2).encode(["a"], [[" travel"]])
 
 
+def test_soft_tokens_and_moved_positions_take_room(model: AdaptedModel) -> None:
+    context = model.backbone.context_length
+    assert context is not None
+    assert model.room(40) == 40
+    assert model.room(context + 9) == context
+    model.attach({"name": "soft_prompt", "length": 5})
+    assert model.room(context) == context - 5
+    model.attach({"name": "prefix_tuning", "length": 7, "positions": "peft"}, "b", text="a text")
+    assert model.room(context) == context - 7
+    assert model.room(context, "default") == context - 5
+
+
 # Metrics -----------------------------------------------------------------------------------------
 
 

@@ -156,7 +156,7 @@ assert not heavy, heavy
 
 @pytest.fixture
 def empty_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_module, "_TASKS", {"sib200": SIB})
+    monkeypatch.setattr(registry_module._TASKS, "things", {"sib200": SIB})
 
 
 def toy_class(**attributes: Any) -> type[ChoiceTask]:

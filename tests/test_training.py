@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from polyprefix.config import ModelConfig, RunError, RuntimeConfig, TrainConfig
+from polyprefix.config import ConfigError, ModelConfig, RunError, RuntimeConfig, TrainConfig
 from polyprefix.methods import AdaptedModel, load_adapter
 from polyprefix.models import load_backbone
 from polyprefix.training import TrainingExample, num_steps, read_log, train
@@ -221,6 +221,30 @@ def test_a_damaged_checkpoint_is_named(tiny_folder: Path, tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(RunError, match=r"00000012.*remove it"):
         fit(fresh(tiny_folder, case), tmp_path)
+
+
+@pytest.mark.parametrize("changed", ["seed", "method", "examples", "train"])
+def test_a_checkpoint_of_another_training_is_refused(
+    tiny_folder: Path, tmp_path: Path, changed: str
+) -> None:
+    case = MethodCase("prefix_tuning", ())
+    fit(fresh(tiny_folder, case), tmp_path)
+    if changed == "method":
+        model = AdaptedModel(load_backbone(ModelConfig(name=str(tiny_folder))))
+        model.attach({"name": "prefix_tuning", "length": 1}, text="people")
+    else:
+        model = fresh(tiny_folder, case)
+    steps = 13 if changed == "train" else 12
+    config = TrainConfig(steps=steps, batch_size=4, evaluate_every=4, learning_rate=0.02)
+    data = examples(19) if changed == "examples" else examples()
+    seed = 4 if changed == "seed" else 3
+    with pytest.raises(RunError, match="another training"):
+        train(model, data, config, folder=tmp_path, evaluate=lambda: (0.0, 0.0), seed=seed)
+
+
+def test_fp16_is_for_gpus(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
+        fit(fresh(tiny_folder, MethodCase("lora", ())), tmp_path, mixed_precision="fp16")
 
 
 def test_every_example_once_an_epoch() -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,7 +117,8 @@ def run(
     from polyprefix.report import show_record
     from polyprefix.study import run as execute
 
-    record = execute(spec, again=again, progress=progress_on(quiet))
+    with resumable():
+        record = execute(spec, again=again, progress=progress_on(quiet))
     show_record(record, console())
     typer.echo(f"{Path(spec.output) / record['id']}")
 
@@ -145,7 +147,8 @@ def quickstart(
     from polyprefix.quickstart import quickstart as execute
     from polyprefix.report import show_record
 
-    record = execute(output, method or METHOD, seed, again=again, progress=progress_on(quiet))
+    with resumable():
+        record = execute(output, method or METHOD, seed, again=again, progress=progress_on(quiet))
     show_record(record, console())
     typer.echo(next_step(record))
 
@@ -190,9 +193,14 @@ def predict(
         Path | None,
         typer.Option("--input", help="A file of JSON objects, one a line, with the task's fields."),
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1... (by default: as the run).")
+    ] = None,
 ) -> None:
     """Answer for new texts; one JSON object a line. Without texts, reads standard input."""
-    from polyprefix.study.predict import answers, parse_field, read_examples
+    from polyprefix.study.predict import CHUNK, answers, parse_field, read_examples
+
+    chunk_size = CHUNK
 
     if sum(option is not None for option in (text, field, source)) > 1:
         raise ConfigError("give one of --text, --field and --input")
@@ -205,8 +213,9 @@ def predict(
     else:
         if sys.stdin.isatty():
             typer.echo("reading standard input: a text, or a JSON object, a line", err=True)
+            chunk_size = 1  # somebody waits for each answer
         examples = read_examples(None)
-    for answer in answers(folder, examples):
+    for answer in answers(folder, examples, device=device, chunk_size=chunk_size):
         typer.echo(json.dumps(answer, ensure_ascii=False))
 
 
@@ -225,6 +234,16 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     from polyprefix.cli import listing
 
     getattr(listing, kind.value)(console())
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say, after Ctrl-C, that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
 
 
 def progress_on(quiet: bool) -> Progress:

@@ -10,6 +10,7 @@ from polyprefix.config.errors import (
 )
 from polyprefix.config.files import override, parse_value, put, read_yaml
 from polyprefix.config.identity import digest
+from polyprefix.config.registry import Registry
 from polyprefix.config.run import (
     ModelConfig,
     RunConfig,
@@ -24,6 +25,7 @@ __all__ = [
     "DataError",
     "ModelConfig",
     "PolyprefixError",
+    "Registry",
     "RunConfig",
     "RunError",
     "RuntimeConfig",

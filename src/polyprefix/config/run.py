@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from polyprefix.config.spec import Spec
 
 Positive = Annotated[int, Field(gt=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ModelConfig(Spec):
@@ -65,7 +66,7 @@ class TrainConfig(Spec):
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     evaluate_every: Positive | None = None
@@ -78,7 +79,8 @@ class TrainConfig(Spec):
 
 
 class RuntimeConfig(Spec):
-    """What may change how fast a run is but not what it computes; not part of its identity.
+    """What may change how fast a run is but not what it computes; not part of its identity. (Sums
+    are rounded otherwise, and dropout, where a backbone or LoRA has it, falls on other elements.)
 
     ``micro_batch_tokens``, ``evaluation_batch_tokens``: padded tokens of one forward pass.
     ``checkpoint_every``: steps between checkpoints; ``None``: at every dev evaluation.

@@ -14,7 +14,9 @@ from polyprefix.config.errors import ConfigError
 class Spec(BaseModel):
     """A frozen configuration that rejects keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
     @classmethod
     def read(cls, values: Mapping[str, Any], where: str = "") -> Self:

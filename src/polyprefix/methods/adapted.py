@@ -80,6 +80,11 @@ class AdaptedModel(nn.Module):
             ids = torch.tensor(encoded, dtype=torch.long)
         generator = torch.Generator().manual_seed(seed)
         adapter = method_of(config)(self.backbone, config, Setting(generator, ids, restore))
+        if self.backbone.tuned and not self.adapters:
+            raise ConfigError(
+                "an adapter that was taken off has trained this backbone's own weights: load the "
+                "backbone again"
+            )
         if self.adapters and not (adapter.mixes and all(a.mixes for a in self._all())):
             raise ConfigError(
                 "an adapter that tunes the backbone itself must be the only one on it"
@@ -133,6 +138,18 @@ class AdaptedModel(nn.Module):
             return list(prompt_ids)
         before, after = self.adapter(name).prompt_ids()
         return [*before, *prompt_ids, *after]
+
+    def room(self, limit: int, name: str | None = None) -> int:
+        """Tokens that prompt and answer may have: ``limit``, or less where the model's context
+        also has to hold the soft tokens or the moved positions of an adapter."""
+        context = self.backbone.context_length
+        if context is None:
+            return limit
+        taken = 0
+        if name is not None or self.active is not None:
+            adapter = self.adapter(name)
+            taken = adapter.num_soft_tokens + adapter.position_offset
+        return min(limit, context - taken)
 
     @property
     def pad_id(self) -> int:

@@ -12,14 +12,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
-from polyprefix.config import ConfigError, PolyprefixError, Spec, unknown
+from polyprefix.config import ConfigError, PolyprefixError, Registry, Spec
 from polyprefix.models import Backbone
 
 REFERENCE_WIDTH = 256
@@ -83,6 +82,7 @@ class Adapter(nn.Module, ABC):
         title: name for people.
         paper: where the method comes from.
         Config: its configuration class.
+        trains: there is something to train.
         mixes: rows of one batch may carry different adapters of this kind.
         peft_type: PEFT's name of the corresponding method, if it has one.
         conformance: the configurations, beside the default one, that the conformance suite covers.
@@ -96,6 +96,7 @@ class Adapter(nn.Module, ABC):
     title: ClassVar[str]
     paper: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
+    trains: ClassVar[bool] = True
     mixes: ClassVar[bool] = True
     peft_type: ClassVar[str | None] = None
     conformance: ClassVar[tuple[dict[str, Any], ...]] = ()
@@ -212,26 +213,19 @@ class Adapter(nn.Module, ABC):
         return sum(value.numel() for value in self.trainable().values())
 
 
-_METHODS: dict[str, type[Adapter]] = {}
-_loaded_entry_points = False
-
-
 def register_method(adapter: type[Adapter]) -> type[Adapter]:
     """Class decorator: make a method known by its name. ``ValueError`` if the name is taken."""
-    if adapter.method in _METHODS and _METHODS[adapter.method] is not adapter:
-        raise ValueError(f"method {adapter.method!r} is registered already")
-    _METHODS[adapter.method] = adapter
-    return adapter
+    return _METHODS.add(adapter.method, adapter)
+
+
+_METHODS: Registry[type[Adapter]] = Registry(
+    "method", "polyprefix.methods", register_method, ConfigError, key="key 'method.name': "
+)
 
 
 def methods() -> dict[str, type[Adapter]]:
     """All methods by name, those of other packages included."""
-    global _loaded_entry_points
-    if not _loaded_entry_points:
-        _loaded_entry_points = True
-        for entry in entry_points(group="polyprefix.methods"):
-            register_method(entry.load())
-    return dict(sorted(_METHODS.items()))
+    return _METHODS.all()
 
 
 def get_method(name: str) -> type[Adapter]:
@@ -240,10 +234,7 @@ def get_method(name: str) -> type[Adapter]:
     Raises:
         ConfigError: there is none.
     """
-    known = methods()
-    if name not in known:
-        raise ConfigError("key 'method.name': " + unknown("method", name, known))
-    return known[name]
+    return _METHODS.get(name)
 
 
 def method_config(values: Mapping[str, Any]) -> MethodConfig:

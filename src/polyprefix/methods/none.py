@@ -17,6 +17,7 @@ class NoAdaptation(Adapter):
     title = "No adaptation"
     paper = "baseline"
     Config = NoneConfig
+    trains = False
 
     @classmethod
     def reference_learning_rate(cls, config: NoneConfig) -> float:

@@ -8,6 +8,7 @@ folder that only PEFT wrote can be loaded too.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -129,6 +130,13 @@ def _read(source: Path, backbone: Backbone) -> tuple[MethodConfig, dict[str, tor
     if family != backbone.family.model_type:
         raise ConfigError(
             f"was trained on a {family} model, this one is {backbone.family.model_type}"
+        )
+    trained_on = values["backbone"]["revision"]
+    if None not in (trained_on, backbone.revision) and trained_on != backbone.revision:
+        warnings.warn(
+            f"{source}: was trained on {values['backbone']['name']} of revision {trained_on}, this "
+            f"is {backbone.name} of revision {backbone.revision}",
+            stacklevel=4,
         )
     return method_config(values["method"]), _tensors(source.with_name(WEIGHTS))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -31,12 +32,14 @@ class Backbone:
         tokenizer: its tokenizer, ``None`` where only tensors are computed.
         name: hub name or folder.
         revision: the hub's commit of the weights, or a hash of a local folder's files.
+        tuned: an adapter trains, or has trained, the model's own weights.
     """
 
     model: Any
     tokenizer: Any = None
     name: str = ""
     revision: str | None = None
+    tuned: bool = field(default=False, init=False)
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +90,12 @@ class Backbone:
     def vocab_size(self) -> int:
         """V: rows of the input embedding, which may exceed the tokenizer's vocabulary."""
         return int(self.embedding.weight.shape[0])
+
+    @property
+    def context_length(self) -> int | None:
+        """Positions the model was made for, ``None`` where there is no limit (ALiBi)."""
+        limit: int | None = getattr(self.config, "max_position_embeddings", None)
+        return limit
 
     # Modules -----------------------------------------------------------------------------------
 
@@ -175,9 +184,13 @@ def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Ba
         UnsupportedModel: the family is not registered, or the files cannot be loaded.
     """
     source = packaged(config.name)
-    if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
-        raise UnsupportedModel(f"model folder {source!r} does not exist (key model.name)")
-    common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    if source.startswith((".", "/", "~")):
+        source = str(Path(source).expanduser())
+        if not Path(source).is_dir():
+            raise UnsupportedModel(f"model folder {config.name!r} does not exist (key model.name)")
+    common: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    if config.revision is not None:  # given as None, transformers would not look for safetensors
+        common["revision"] = config.revision
     try:
         model_config = AutoConfig.from_pretrained(source, **common)
         supported_family(model_config)  # before any weight is read
@@ -194,29 +207,39 @@ def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Ba
         finally:
             if bars:
                 transformers_logging.enable_progress_bar()
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UnsupportedModel(
-            f"cannot load model {config.name!r} (key model.name): {error}"
+            f"cannot load model {config.name!r} (key model.name; weights have to be safetensors): "
+            f"{error}"
         ) from error
     revision = getattr(model_config, "_commit_hash", None) or folder_revision(Path(source))
     return Backbone(model.to(device), tokenizer, config.name, revision)
 
 
-def folder_revision(folder: Path) -> str | None:
-    """A hash of a local model folder: of its small files' contents and its weights' headers.
+HASHED_WHOLE = 1 << 28
+"""Bytes up to which a file is hashed in full."""
 
-    A safetensors header holds names, shapes and offsets; with a sample of each weight file's bytes
-    that tells two models apart without reading gigabytes."""
+_REVISED = {".safetensors", ".json", ".txt", ".model", ".spm", ".jinja", ".py"}
+"""Kinds of files that weights, tokenizers and code are in."""
+
+
+def folder_revision(folder: Path) -> str | None:
+    """A hash of a local model folder: of its files' contents, and of samples of weight files that
+    are larger than ``HASHED_WHOLE``, whose headers, sizes and 16 pieces tell models apart without
+    reading many gigabytes."""
     if not folder.is_dir():
         return None
-    digest = hashlib.sha256()
+    total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix not in {".safetensors", ".json"}:
+        if path.suffix not in _REVISED:
             continue
         size = path.stat().st_size
-        digest.update(f"{path.name}:{size}".encode())
+        total.update(f"{path.name}:{size}".encode())
         with path.open("rb") as file:
-            for place in range(0, size, max(1 << 20, size // 16)):
+            if size <= HASHED_WHOLE:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+                continue
+            for place in range(0, size, size // 16):
                 file.seek(place)
-                digest.update(file.read(1 << 16))
-    return f"sha256:{digest.hexdigest()[:16]}"
+                total.update(file.read(1 << 20))
+    return f"sha256:{total.hexdigest()[:16]}"

@@ -29,7 +29,7 @@ class Fitting:
         self, model: AdaptedModel, data: TaskData, max_length: int, runtime: RuntimeConfig
     ) -> None:
         self.model, self.data, self.runtime = model, data, runtime
-        self.encoder = Encoder(model.backbone.tokenizer, max_length)
+        self.encoder = Encoder(model.backbone.tokenizer, model.room(max_length))
         self.truncated = 0
 
     def train(

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import numpy as np
 
 from polyprefix.config import ConfigError, DataError
 from polyprefix.evaluation.scoring import score_answers
@@ -17,7 +19,7 @@ from polyprefix.study.run import load_run
 from polyprefix.tasks import Prompt, get_task
 
 CHUNK = 256
-"""Examples read before they are answered, so that a long input streams through."""
+"""Examples answered together, unless the caller wants each as it comes."""
 
 
 def parse_field(text: str) -> tuple[str, str]:
@@ -32,28 +34,40 @@ def read_examples(path: Path | None) -> Iterator[dict[str, Any] | str]:
     """Lines of a file, or of standard input: JSON objects, or plain texts.
 
     Raises:
-        DataError: the file is missing; a line that starts with a brace is no JSON object.
+        DataError: at once, the file is missing; on reading, a line that starts with a brace is no
+            JSON object, or the text is not UTF-8.
     """
-    name = "standard input" if path is None else str(path)
+    if path is None:
+        return _lines("standard input", sys.stdin)
     try:
-        file = sys.stdin if path is None else path.open(encoding="utf-8")
+        return _lines(str(path), path.open(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot read {name!r}: {error.strerror}") from None
-    with file:
-        for number, line in enumerate(file, start=1):
-            line = line.rstrip("\r\n")
-            if not line.strip():
-                continue
-            if not line.lstrip().startswith("{"):
-                yield line
-                continue
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{name}, line {number}: not a JSON object: {error}") from None
+        raise DataError(f"cannot read {str(path)!r}: {error.strerror}") from None
 
 
-def answers(folder: Path, examples: Iterable[dict[str, Any] | str]) -> Iterator[dict[str, Any]]:
+def _lines(name: str, file: TextIO) -> Iterator[dict[str, Any] | str]:
+    number = 0
+    try:
+        with file:
+            for line in file:
+                number += 1
+                text = line.rstrip("\r\n")
+                if not text.strip():
+                    continue
+                yield json.loads(text) if text.lstrip().startswith("{") else text
+    except UnicodeDecodeError:
+        raise DataError(f"{name}, after line {number}: not UTF-8") from None
+    except ValueError as error:
+        raise DataError(f"{name}, line {number}: not a JSON object: {error}") from None
+
+
+def answers(
+    folder: Path,
+    examples: Iterable[dict[str, Any] | str],
+    *,
+    device: str | None = None,
+    chunk_size: int = CHUNK,
+) -> Iterator[dict[str, Any]]:
     """One answer an example: its fields, ``prediction``, ``probabilities`` of the labels among
     each other, and the ``logprobs`` they come from.
 
@@ -61,7 +75,7 @@ def answers(folder: Path, examples: Iterable[dict[str, Any] | str]) -> Iterator[
         RunError: the run is not finished.
         DataError: an example lacks a field, or is a plain text where the task has several fields.
     """
-    model, record = load_run(RunFolder(folder))
+    model, record = load_run(RunFolder(folder), device)
     task = record["task"]
     prompt = Prompt(task["prompt"]["template"], tuple(task["prompt"]["choices"]))
     if prompt.version != get_task(task["name"]).prompt.version:
@@ -69,11 +83,12 @@ def answers(folder: Path, examples: Iterable[dict[str, Any] | str]) -> Iterator[
             "note: the task's prompt has changed since this run; using the run's", file=sys.stderr
         )
     fields = prompt.fields
-    encoder = Encoder(model.backbone.tokenizer, record["config"]["task"]["max_length"])
+    room = model.room(record["config"]["task"]["max_length"])
+    encoder = Encoder(model.backbone.tokenizer, room)
     batch_tokens = record["config"]["runtime"]["evaluation_batch_tokens"]
     stream = iter(examples)
     start = 1
-    while chunk := list(islice(stream, CHUNK)):
+    while chunk := list(islice(stream, chunk_size)):
         values = [_fields(item, fields, start + i) for i, item in enumerate(chunk)]
         start += len(chunk)
         prompts = [prompt.render(item) for item in values]
@@ -97,8 +112,6 @@ def _fields(item: dict[str, Any] | str, fields: tuple[str, ...], number: int) ->
 
 
 def _answer(item: dict[str, str], labels: list[str], logprobs: list[float]) -> dict[str, Any]:
-    import numpy as np
-
     values = np.array(logprobs)
     weights = np.exp(values - values.max())
     shares = weights / weights.sum()

@@ -64,8 +64,7 @@ def prepare(config: RunConfig, progress: Progress) -> Prepared:
     method = method_config(config.method)
     adapter_type = method_of(method)
     device = choose_device(config.runtime.device)
-    trains = adapter_type.method != "none"
-    data = load_task_data(config.task, seed=config.seed, with_training=trains)
+    data = load_task_data(config.task, seed=config.seed, with_training=adapter_type.trains)
     sizes = sum(map(len, data.test.values()))
     progress.say(
         f"{data.task.title}: {len(data.train)} training and {len(data.dev)} dev examples in "
@@ -85,6 +84,7 @@ def _identity(
 ) -> dict[str, Any]:
     """What affects the output: names of files and folders do not, their contents do."""
     task = config.task.model_dump(mode="json", exclude={"data", "train_data", "revision"})
+    train = config.train.model_dump(mode="json") | {"learning_rate": rate}
     model = config.model.model_dump(mode="json", exclude={"name", "revision", "trust_remote_code"})
     return {
         "version": IDENTITY_VERSION,
@@ -96,6 +96,6 @@ def _identity(
             "revision": data.revision,
             "prompt": data.task.prompt.version,
         },
-        "train": config.train.model_dump(mode="json") | {"learning_rate": rate},
+        "train": train if method_of(method).trains else None,
         "seed": config.seed,
     }

@@ -53,12 +53,16 @@ def run(
     progress = progress or Silent()
     prepared = prepare(config, progress)
     folder = prepared.folder
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.lock, timeout=0):
             return _locked(prepared, again, progress)
     except Timeout:
         raise RunError(f"another process is working on {str(folder.path)!r}") from None
+    except OSError as error:
+        raise RunError(
+            f"cannot write to {str(folder.path.parent)!r} (key output): {error.strerror or error}"
+        ) from error
 
 
 def _locked(prepared: Prepared, again: bool, progress: Progress) -> dict[str, Any]:
@@ -149,7 +153,7 @@ def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> Non
     progress.say(f"{adapter.title}: {parameters:,} trainable parameters ({share:.3%} of the model)")
     record["trainable_parameters"] = parameters
     fitting = Fitting(model, data, config.task.max_length, config.runtime)
-    if parameters:
+    if adapter.trains:
         trained = fitting.train(
             config.train,
             prepared.folder.path,
@@ -199,8 +203,12 @@ def _evaluate(
     return scores, {"seconds": round(seconds, 3), "examples_scored": scored}
 
 
-def load_run(folder: RunFolder) -> tuple[AdaptedModel, dict[str, Any]]:
+def load_run(folder: RunFolder, device: str | None = None) -> tuple[AdaptedModel, dict[str, Any]]:
     """The adapted model of a finished run, and its record.
+
+    Args:
+        folder: the run's.
+        device: where to compute, by default where the run's configuration says.
 
     Raises:
         RunError: the run is not finished, or its files are damaged.
@@ -209,7 +217,7 @@ def load_run(folder: RunFolder) -> tuple[AdaptedModel, dict[str, Any]]:
     if record["status"] != "finished":
         raise RunError(f"{str(folder.path)!r} is {record['status']}: run it to its end first")
     config = RunConfig.read(record["config"], where=str(folder.path / "record.json"))
-    backbone = load_backbone(config.model, choose_device(config.runtime.device))
+    backbone = load_backbone(config.model, choose_device(device or config.runtime.device))
     if backbone.revision != record["model"]["revision"]:
         raise RunError(
             f"model {config.model.name!r} is not the one the run was made with: revision "

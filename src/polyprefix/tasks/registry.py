@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import TypeVar
 
-from polyprefix.config import ConfigError, unknown
+from polyprefix.config import ConfigError, Registry
 from polyprefix.tasks.base import ChoiceTask
 
 T = TypeVar("T", bound=ChoiceTask)
-
-_TASKS: dict[str, ChoiceTask] = {}
-_loaded_entry_points = False
 
 
 def register_task(task: type[T]) -> type[T]:
@@ -20,25 +16,23 @@ def register_task(task: type[T]) -> type[T]:
     Raises:
         ValueError: the name is taken, or labels and choices do not fit together.
     """
-    known = _TASKS.get(task.name)
-    if known is not None and type(known) is not task:
-        raise ValueError(f"task {task.name!r} is registered already")
     if len(task.labels) != len(task.prompt.choices):
         raise ValueError(
             f"task {task.name!r}: {len(task.labels)} labels, {len(task.prompt.choices)} choices"
         )
-    _TASKS[task.name] = task()
+    if type(_TASKS.things.get(task.name)) is not task:
+        _TASKS.add(task.name, task())
     return task
+
+
+_TASKS: Registry[ChoiceTask] = Registry(
+    "task", "polyprefix.tasks", register_task, ConfigError, key="key 'task.name': "
+)
 
 
 def tasks() -> dict[str, ChoiceTask]:
     """All tasks by name, those of other packages included."""
-    global _loaded_entry_points
-    if not _loaded_entry_points:
-        for entry in entry_points(group="polyprefix.tasks"):
-            register_task(entry.load())
-        _loaded_entry_points = True
-    return dict(sorted(_TASKS.items()))
+    return _TASKS.all()
 
 
 def get_task(name: str) -> ChoiceTask:
@@ -47,7 +41,4 @@ def get_task(name: str) -> ChoiceTask:
     Raises:
         ConfigError: there is none.
     """
-    known = tasks()
-    if name not in known:
-        raise ConfigError("key 'task.name': " + unknown("task", name, known))
-    return known[name]
+    return _TASKS.get(name)

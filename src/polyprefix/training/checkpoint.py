@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,24 @@ class State:
         best_step: the step of the best dev evaluation so far; -1 before the first.
         best: its score, higher is better, then the tie-break.
         seconds: spent training, evaluations on the dev split included.
+        scaler: fp16's loss scaling, empty without it.
     """
 
     step: int = 0
     best_step: int = -1
     best: tuple[float, float] = (float("-inf"), float("-inf"))
     seconds: float = 0.0
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(
     folder: Path,
+    training: str,
     state: State,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write ``folder/<step>`` and remove the others."""
+    """Write ``folder/<step>`` and remove the others. ``training``: what it is a checkpoint of."""
     target = folder / f"{state.step:08d}"
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -57,7 +60,7 @@ def save_checkpoint(
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     plain = {name: value.contiguous().cpu() for name, value in tensors.items()}
     write_atomically(partial / "tensors.safetensors", save(plain))
-    values = asdict(state)
+    values = {"training": training, **asdict(state)}
     if state.best_step < 0:
         values["best"] = None  # minus infinity is not JSON
     write_json(partial / "state.json", values)
@@ -70,19 +73,25 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path,
+    training: str,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
-) -> State | None:
-    """Restore the newest checkpoint in place, or return ``None`` if there is none.
+) -> State:
+    """Restore the newest checkpoint in place, or return the state of a beginning.
 
     Raises:
-        RunError: it is damaged or belongs to something else.
+        RunError: it is damaged, or a checkpoint of another training.
     """
     found = sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
     if not found:
-        return None
+        return State()
     newest = found[-1]
     values: dict[str, Any] = read_json(newest / "state.json")
+    if values.pop("training", None) != training:
+        raise RunError(
+            f"{str(newest)!r} is a checkpoint of another training (method, train.*, seed or "
+            "examples differ): train into another folder, or remove it"
+        )
     try:
         tensors = load_file(newest / "tensors.safetensors")
         with torch.no_grad():

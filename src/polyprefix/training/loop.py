@@ -16,13 +16,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from polyprefix.config import RunError, RuntimeConfig, TrainConfig
-from polyprefix.methods import AdaptedModel, save_adapter
+from polyprefix.config import ConfigError, RunError, RuntimeConfig, TrainConfig, digest
+from polyprefix.methods import AdaptedModel, Adapter, save_adapter
 from polyprefix.methods.storage import WEIGHTS
 from polyprefix.models.batching import Row, by_tokens, lay_out
 from polyprefix.results import Progress, Silent, read_jsonl, write_jsonl
 from polyprefix.training.batches import batches_from
-from polyprefix.training.checkpoint import State, load_checkpoint, save_checkpoint
+from polyprefix.training.checkpoint import load_checkpoint, save_checkpoint
 from polyprefix.training.interrupt import held_back
 from polyprefix.training.schedule import factor
 
@@ -104,13 +104,18 @@ def train(
     evaluate_every = config.evaluate_every or max(1, steps // 10)
     checkpoint_every = runtime.checkpoint_every or evaluate_every
 
+    if config.mixed_precision == "fp16" and model.backbone.device.type != "cuda":
+        raise ConfigError("train.mixed_precision=fp16 needs a CUDA device; bf16 works on a CPU")
     rows = [_row(model, example) for example in examples]
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=peak, betas=config.betas, weight_decay=config.weight_decay
     )
     torch.manual_seed(seed)
-    state = load_checkpoint(folder / "checkpoints", parameters, optimizer) or State()
+    training = _identity(adapter, examples, config, peak, seed)
+    state = load_checkpoint(folder / "checkpoints", training, parameters, optimizer)
     accelerator = _accelerator(config, model)
+    if accelerator.scaler is not None and state.scaler:
+        accelerator.scaler.load_state_dict(state.scaler)
     prepared: Any = accelerator.prepare_model(model)
     optimizer = accelerator.prepare_optimizer(optimizer)
     model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
@@ -154,18 +159,20 @@ def train(
                     "tokens": sum(lengths[i] for i in chosen),
                     "seconds": round(state.seconds, 3),
                 }
-            last = state.step == steps
-            if state.step % evaluate_every == 0 or last:
-                score = evaluate()
-                entry |= {"dev_score": score[0], "dev_tie_break": score[1]}
-                if score > state.best:
-                    state.best, state.best_step = score, state.step
-                    save_adapter(adapter, folder / "adapter")
-            log.write(json.dumps(entry) + "\n")
-            if state.step % checkpoint_every == 0 or last or interrupt.requested:
-                log.flush()
-                state.seconds = time.perf_counter() - started
-                save_checkpoint(folder / "checkpoints", state, parameters, optimizer)
+                last = state.step == steps
+                if state.step % evaluate_every == 0 or last:
+                    score = evaluate()
+                    entry |= {"dev_score": score[0], "dev_tie_break": score[1]}
+                    if score > state.best:
+                        state.best, state.best_step = score, state.step
+                        save_adapter(adapter, folder / "adapter")
+                log.write(json.dumps(entry) + "\n")
+                if state.step % checkpoint_every == 0 or last or interrupt.requested:
+                    log.flush()
+                    if accelerator.scaler is not None:
+                        state.scaler = accelerator.scaler.state_dict()
+                    state.seconds = time.perf_counter() - started
+                    save_checkpoint(folder / "checkpoints", training, state, parameters, optimizer)
             if interrupt.requested:
                 raise KeyboardInterrupt
             dev = "" if state.best_step < 0 else f" dev {state.best[0]:.3f}"
@@ -182,6 +189,25 @@ def train(
     return Trained(steps, state.seconds, state.best_step, state.best[0])
 
 
+def _identity(
+    adapter: Adapter,
+    examples: Sequence[TrainingExample],
+    config: TrainConfig,
+    peak: float,
+    seed: int,
+) -> str:
+    """What a checkpoint must belong to, to go on from it."""
+    return digest(
+        {
+            "method": [adapter.method, adapter.config.model_dump(mode="json")],
+            "train": config.model_dump(mode="json"),
+            "learning_rate": peak,
+            "seed": seed,
+            "examples": [[example.prompt, example.answer] for example in examples],
+        }
+    )
+
+
 def _row(model: AdaptedModel, example: TrainingExample) -> Row:
     """The answer's tokens are predicted one place before where they stand; the last is no input."""
     prompt = model.wrap(example.prompt)
@@ -190,11 +216,16 @@ def _row(model: AdaptedModel, example: TrainingExample) -> Row:
 
 
 def _accelerator(config: TrainConfig, model: AdaptedModel) -> Accelerator:
-    # accelerate keeps one state a process and refuses another precision: runs of one process may
-    # differ in it
-    AcceleratorState._reset_state()
+    # accelerate keeps one state a process: the device and precision of the first training. Those of
+    # one process may differ in both, and the backbone is already where it is to be.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    device = model.backbone.device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return Accelerator(
-        mixed_precision=config.mixed_precision, cpu=model.backbone.device.type == "cpu"
+        mixed_precision=config.mixed_precision,
+        cpu=device.type == "cpu",
+        device_placement=False,
     )
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 import torch
 from torch import nn
 
-from polyprefix.config import UnsupportedModel, unknown
+from polyprefix.config import Registry, UnsupportedModel
 
 Projection = Callable[[nn.Module, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """``(attention module, hidden [P, d]) -> key, value [H_kv, P, D]``, without rotary embedding: the
@@ -58,28 +57,19 @@ class Family:
     prepare: Callable[[nn.Module], None] | None = None
 
 
-_FAMILIES: dict[str, Family] = {}
-
-
 def register_family(family: Family) -> Family:
-    """Add a family. Raises ``ValueError`` if its model type is taken."""
-    if family.model_type in _FAMILIES:
-        raise ValueError(f"family {family.model_type!r} is registered already")
-    _FAMILIES[family.model_type] = family
-    return family
+    """Add a family. ``ValueError`` if its model type is taken."""
+    return _FAMILIES.add(family.model_type, family)
 
 
-_loaded_entry_points = False
+_FAMILIES: Registry[Family] = Registry(
+    "model family", "polyprefix.families", register_family, UnsupportedModel
+)
 
 
 def families() -> dict[str, Family]:
     """All families by model type, those of other packages included."""
-    global _loaded_entry_points
-    if not _loaded_entry_points:
-        _loaded_entry_points = True
-        for entry in entry_points(group="polyprefix.families"):
-            register_family(entry.load())
-    return dict(sorted(_FAMILIES.items()))
+    return _FAMILIES.all()
 
 
 def get_family(model_type: str) -> Family:
@@ -88,13 +78,9 @@ def get_family(model_type: str) -> Family:
     Raises:
         UnsupportedModel: it is not registered.
     """
-    known = families()
-    if model_type not in known:
-        raise UnsupportedModel(
-            unknown("model family", model_type, known)
-            + " To add one, see src/polyprefix/models/families/base.py."
-        )
-    return known[model_type]
+    return _FAMILIES.get(
+        model_type, hint=" To add one, see src/polyprefix/models/families/base.py."
+    )
 
 
 def supported_family(config: Any) -> Family:

@@ -23,7 +23,6 @@ from torch import nn
 
 from polyprefix.methods.activations import prefix_inputs, text_ids
 from polyprefix.methods.base import (
-    Adapter,
     MethodConfig,
     NotInPeft,
     Setting,
@@ -31,7 +30,8 @@ from polyprefix.methods.base import (
 )
 from polyprefix.methods.layers import Layers, parse_layers
 from polyprefix.methods.prefix_parameters import ProjectedHidden
-from polyprefix.models import Backbone, LayerPrefix, PrefixProducer, slot_of
+from polyprefix.methods.prefixed import PrefixedLayers
+from polyprefix.models import Backbone, LayerPrefix
 
 
 class LlamaAdapterConfig(MethodConfig):
@@ -72,7 +72,7 @@ def _check_peft(backbone: Backbone) -> None:
 
 
 @register_method
-class LlamaAdapter(Adapter):
+class LlamaAdapter(PrefixedLayers):
     """See the module's text."""
 
     method = "llama_adapter"
@@ -104,21 +104,10 @@ class LlamaAdapter(Adapter):
     def claims_no_op(cls, config: LlamaAdapterConfig) -> bool:
         return True
 
-    def _producer(self, place: int) -> PrefixProducer:
-        def make() -> LayerPrefix:
-            key, value = self.prompt.layer(place)
-            gate = torch.tanh(self.gate[place]).expand(self.backbone.num_heads)
-            return LayerPrefix(key, value, gate=gate, additive=True)
-
-        return make
-
-    def install(self) -> None:
-        for place, layer in enumerate(self.layers):
-            slot_of(self.backbone.attentions[layer]).prefixes[self.index] = self._producer(place)
-
-    def remove(self) -> None:
-        for layer in self.layers:
-            slot_of(self.backbone.attentions[layer]).prefixes.pop(self.index)
+    def prefix(self, place: int) -> LayerPrefix:
+        key, value = self.prompt.layer(place)
+        gate = torch.tanh(self.gate[place]).expand(self.backbone.num_heads)
+        return LayerPrefix(key, value, gate=gate, additive=True)
 
     # PEFT -----------------------------------------------------------------------------------------
 

@@ -24,7 +24,6 @@ from torch import nn
 from polyprefix.config import UnsupportedModel
 from polyprefix.methods.activations import prefix_inputs, text_ids
 from polyprefix.methods.base import (
-    Adapter,
     MethodConfig,
     NotInPeft,
     Setting,
@@ -32,7 +31,8 @@ from polyprefix.methods.base import (
 )
 from polyprefix.methods.layers import Layers, parse_layers
 from polyprefix.methods.prefix_parameters import KeyValues, NetworkKeyValues, ProjectedHidden
-from polyprefix.models import Backbone, LayerPrefix, PrefixProducer, rotate, slot_of
+from polyprefix.methods.prefixed import PrefixedLayers
+from polyprefix.models import Backbone, LayerPrefix, rotate
 
 
 class PrefixTuningConfig(MethodConfig):
@@ -77,7 +77,7 @@ class PrefixTuningConfig(MethodConfig):
 
 
 @register_method
-class PrefixTuning(Adapter):
+class PrefixTuning(PrefixedLayers):
     """See the module's text."""
 
     method = "prefix_tuning"
@@ -130,26 +130,15 @@ class PrefixTuning(Adapter):
     def position_offset(self) -> int:
         return self.config.length if self.config.positions == "peft" else 0
 
-    def _producer(self, place: int) -> PrefixProducer:
-        def make() -> LayerPrefix:
-            key, value = self.parameters_.layer(place)
-            gate = None
-            if self.mass is not None:
-                # relu whose gradient passes straight through: mass cannot be negative, and a head
-                # that touched zero can come back.
-                raw = self.mass[place]
-                gate = raw + (raw.clamp_min(0) - raw).detach()
-            return LayerPrefix(key, value, gate=gate, alibi_offset=self.position_offset)
-
-        return make
-
-    def install(self) -> None:
-        for place, layer in enumerate(self.layers):
-            slot_of(self.backbone.attentions[layer]).prefixes[self.index] = self._producer(place)
-
-    def remove(self) -> None:
-        for layer in self.layers:
-            slot_of(self.backbone.attentions[layer]).prefixes.pop(self.index)
+    def prefix(self, place: int) -> LayerPrefix:
+        key, value = self.parameters_.layer(place)
+        gate = None
+        if self.mass is not None:
+            # relu whose gradient passes straight through: mass cannot be negative, and a head that
+            # touched zero can come back.
+            raw = self.mass[place]
+            gate = raw + (raw.clamp_min(0) - raw).detach()
+        return LayerPrefix(key, value, gate=gate, alibi_offset=self.position_offset)
 
     # PEFT -----------------------------------------------------------------------------------------
     # One tensor [P, L * 2 * H_kv * D]: for each token the keys and values of layer 0, 1, ...

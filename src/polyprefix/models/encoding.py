@@ -49,7 +49,8 @@ class Encoder:
         """
         if not prompts:
             return []
-        batch = self.tokenizer(list(prompts))["input_ids"]
+        # quietly: what is too long is cut below
+        batch = self.tokenizer(list(prompts), verbose=False)["input_ids"]
         return [
             self._encoded(prompt, ids[:-1] if self._adds_end else ids, options)
             for prompt, ids, options in zip(prompts, batch, answers, strict=True)

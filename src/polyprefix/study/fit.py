@@ -37,7 +37,6 @@ class Fitting:
         config: TrainConfig,
         folder: Path,
         *,
-        learning_rate: float | None = None,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Trained:
@@ -55,7 +54,6 @@ class Fitting:
             config,
             folder=folder,
             evaluate=self._dev,
-            learning_rate=learning_rate,
             seed=seed,
             runtime=self.runtime,
             progress=progress,

@@ -13,6 +13,7 @@ from polyprefix.methods import Adapter, MethodConfig, method_config, method_of
 from polyprefix.models import Backbone, load_backbone
 from polyprefix.results import Progress, RunFolder
 from polyprefix.tasks import TaskData, load_task_data
+from polyprefix.training import peak_learning_rate
 
 IDENTITY_VERSION = 1
 """Raised when the same configuration begins to give other results."""
@@ -71,8 +72,7 @@ def prepare(config: RunConfig, progress: Progress) -> Prepared:
         f"{data.source_language}, {sizes} test examples in {len(data.test)} languages"
     )
     backbone = load_backbone(config.model, device)
-    default = adapter_type.default_learning_rate(method, backbone.hidden_size)
-    rate = config.train.learning_rate or default
+    rate = peak_learning_rate(config.train, method, backbone.hidden_size)
     identity = _identity(config, method, rate, data, backbone)
     short = digest(identity)[:12]
     folder = RunFolder(Path(config.output) / f"{data.task.name}-{adapter_type.method}-{short}")

@@ -53,16 +53,20 @@ def run(
     progress = progress or Silent()
     prepared = prepare(config, progress)
     folder = prepared.folder
+    lock = FileLock(folder.lock, timeout=0)
     try:
         folder.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.lock, timeout=0):
-            return _locked(prepared, again, progress)
+        lock.acquire()
     except Timeout:
         raise RunError(f"another process is working on {str(folder.path)!r}") from None
     except OSError as error:
         raise RunError(
             f"cannot write to {str(folder.path.parent)!r} (key output): {error.strerror or error}"
         ) from error
+    try:
+        return _locked(prepared, again, progress)
+    finally:
+        lock.release()
 
 
 def _locked(prepared: Prepared, again: bool, progress: Progress) -> dict[str, Any]:
@@ -157,7 +161,6 @@ def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> Non
         trained = fitting.train(
             config.train,
             prepared.folder.path,
-            learning_rate=prepared.learning_rate,
             seed=config.seed,
             progress=progress,
         )

@@ -5,8 +5,17 @@ from polyprefix.training.loop import (
     Trained,
     TrainingExample,
     num_steps,
+    peak_learning_rate,
     read_log,
     train,
 )
 
-__all__ = ["DevScore", "Trained", "TrainingExample", "num_steps", "read_log", "train"]
+__all__ = [
+    "DevScore",
+    "Trained",
+    "TrainingExample",
+    "num_steps",
+    "peak_learning_rate",
+    "read_log",
+    "train",
+]

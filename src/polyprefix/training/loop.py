@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from polyprefix.config import ConfigError, RunError, RuntimeConfig, TrainConfig, digest
-from polyprefix.methods import AdaptedModel, Adapter, save_adapter
+from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
 from polyprefix.methods.storage import WEIGHTS
 from polyprefix.models.batching import Row, by_tokens, lay_out
 from polyprefix.results import Progress, Silent, read_jsonl, write_jsonl
@@ -57,6 +57,12 @@ def num_steps(config: TrainConfig, examples: int) -> int:
     return config.steps or DEFAULT_STEPS
 
 
+def peak_learning_rate(config: TrainConfig, method: MethodConfig, hidden_size: int) -> float:
+    """The configuration's learning rate, or the method's default for a backbone of that width."""
+    default = method_of(method).default_learning_rate(method, hidden_size)
+    return config.learning_rate or default
+
+
 def train(
     model: AdaptedModel,
     examples: Sequence[TrainingExample],
@@ -64,7 +70,6 @@ def train(
     *,
     folder: Path,
     evaluate: Callable[[], DevScore],
-    learning_rate: float | None = None,
     seed: int = 0,
     runtime: RuntimeConfig | None = None,
     progress: Progress | None = None,
@@ -82,7 +87,6 @@ def train(
         folder: receives ``log.jsonl``, ``checkpoints/`` and ``adapter/``, the best so far. If it
             holds a checkpoint, the training goes on from there and ends as if never interrupted.
         evaluate: scores the model on the source language's dev split.
-        learning_rate: peak; by default the configuration's, or else the method's own.
         seed: of the order of examples and of dropout.
 
     Raises:
@@ -97,9 +101,7 @@ def train(
         raise RunError(f"method {adapter.method!r} has nothing to train")
     if not examples:
         raise RunError("there are no training examples")
-    width = model.backbone.hidden_size
-    default = adapter.default_learning_rate(adapter.config, width)
-    peak = learning_rate or config.learning_rate or default
+    peak = peak_learning_rate(config, adapter.config, model.backbone.hidden_size)
     steps = num_steps(config, len(examples))
     evaluate_every = config.evaluate_every or max(1, steps // 10)
     checkpoint_every = runtime.checkpoint_every or evaluate_every

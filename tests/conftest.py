@@ -24,6 +24,15 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``datasets`` reads folders that are laid out like the hub's; nothing is fetched."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("polyprefix.tasks.data.commit_of", lambda repository, revision: None)
+    return tmp_path
+
+
 TOPICS = {
     "science/technology": ["robots", "planets", "atoms", "computers"],
     "travel": ["hotels", "flights", "beaches", "museums"],

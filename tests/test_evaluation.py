@@ -10,9 +10,11 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
-from polyprefix.config import DataError, ModelConfig
+from polyprefix.config import DataError, ModelConfig, RunError
 from polyprefix.evaluation import accuracy, macro_f1, majority, score_answers, summarise
+from polyprefix.evaluation.calibration import calibrate
 from polyprefix.evaluation.choices import predict_choices
+from polyprefix.evaluation.scoring import score_greedy_answers
 from polyprefix.methods import AdaptedModel
 from polyprefix.models import load_backbone
 from polyprefix.models.batching import Row, by_tokens, lay_out
@@ -57,6 +59,26 @@ def test_scores_are_those_of_one_answer_at_a_time(case: MethodCase, budget: int)
         assert got == pytest.approx(reference(model, example), abs=2e-5)
 
 
+@pytest.mark.parametrize("case", METHODS, ids=str)
+def test_greedy_answers_are_those_that_would_be_written(case: MethodCase) -> None:
+    model = adapted("llama", case)
+    examples, expected = [], []
+    for start in range(4):
+        prompt = list(range(10 + start, 14 + 2 * start))
+        written: list[int] = []
+        for _ in range(3):
+            with torch.no_grad():
+                logits = model(torch.tensor([[*model.wrap(prompt), *written]])).logits[0, -1]
+            written.append(int(logits.argmax()))
+        other = next(token for token in range(3, 120) if token not in written)
+        answers = (written, written[:1], [*written[:2], other], [other, *written[1:]], [other])
+        examples.append(Encoded(prompt, answers))
+        expected.append([True, True, False, False, False])
+    scores, greedy = score_greedy_answers(model, examples, batch_tokens=60)
+    assert greedy == expected
+    assert scores == score_answers(model, examples, batch_tokens=60)
+
+
 def test_single_token_answers_take_one_row_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     model = adapted("llama", MethodCase("prefix_tuning", ()))
     rows = 0
@@ -70,6 +92,9 @@ def test_single_token_answers_take_one_row_an_example(monkeypatch: pytest.Monkey
     monkeypatch.setattr(AdaptedModel, "forward", count)
     score_answers(model, [Encoded([5, 6], ANSWERS[0])] * 4, batch_tokens=100)
     assert rows == 4
+    # What is greedy is read from the same rows.
+    score_greedy_answers(model, [Encoded([5, 6], ANSWERS[0])] * 4, batch_tokens=100)
+    assert rows == 8
 
 
 def test_batches_keep_to_the_budget() -> None:
@@ -174,14 +199,16 @@ def test_standard_error_of_macro_f1_is_that_of_resampling() -> None:
     assert macro_f1(*draw(), 3)[1] == pytest.approx(spread, rel=0.25)
 
 
+TEXTS = ["People talk about goals.", "People talk about rivers.", "People talk about films."]
+EXAMPLES = [Example(str(i), {"text": text}, i) for i, text in enumerate(TEXTS)]
+
+
 def test_predictions_and_summary(model: AdaptedModel) -> None:
     task = get_task("sib200")
-    texts = ["People talk about goals.", "People talk about rivers.", "People talk about films."]
-    examples = [Example(str(i), {"text": text}, i) for i, text in enumerate(texts)]
     assert isinstance(task, ChoiceTask)
     encoder = Encoder(model.backbone.tokenizer, 512)
-    rows = predict_choices(model, task, task.prompt, examples, encoder, batch_tokens=99)
-    for row, example in zip(rows, examples, strict=True):
+    rows = predict_choices(model, task, task.prompt, EXAMPLES, encoder, batch_tokens=99)
+    for row, example in zip(rows, EXAMPLES, strict=True):
         assert row["label"] == task.labels[example.label]
         best = max(range(7), key=lambda i, row=row: row["logprobs"][i])
         assert row["prediction"] == task.labels[best]
@@ -192,6 +219,18 @@ def test_predictions_and_summary(model: AdaptedModel) -> None:
     scores = summarise(task, rows)
     right = sum(row["label"] == row["prediction"] for row in rows)
     assert scores["accuracy"] == right / 3
+    calibrated = calibrate([row["logprobs"] for row in rows]).argmax(axis=1)
+    assert [row["prediction_calibrated"] for row in rows] == [task.labels[i] for i in calibrated]
     assert scores["majority"] == pytest.approx(1 / 3)
     assert scores["gold_logprob"] < 0
     assert "accuracy_per_character" in scores
+
+
+def test_a_model_that_has_diverged_has_no_answers(model: AdaptedModel) -> None:
+    task = get_task("sib200")
+    assert isinstance(task, ChoiceTask)
+    with torch.no_grad():
+        model.model.get_output_embeddings().weight[5] = float("nan")
+    encoder = Encoder(model.backbone.tokenizer, 512)
+    with pytest.raises(RunError, match=r"not finite.*train\.learning_rate"):
+        predict_choices(model, task, task.prompt, EXAMPLES, encoder, batch_tokens=99)

@@ -43,6 +43,7 @@ from tests.conformance.cases import (
     ("layers", "expected"),
     [
         ("all", [0, 1, 2, 3, 4, 5]),
+        ("upper", [2, 3, 4, 5]),
         ("first:1", [0]),
         ("first:6", [0, 1, 2, 3, 4, 5]),
         ("last:2", [4, 5]),
@@ -60,20 +61,25 @@ def test_layers(layers: Any, expected: list[int]) -> None:
     assert parse_layers(layers, 6) == expected
 
 
+@pytest.mark.parametrize(("count", "expected"), [(1, [0]), (3, [0, 1, 2]), (4, [2, 3])])
+def test_upper_layers_of_a_shallow_model(count: int, expected: list[int]) -> None:
+    assert parse_layers("upper", count) == expected
+
+
 @pytest.mark.parametrize(
     ("layers", "says"),
     [
-        ("", "expected all, first:n"),
-        ("top:3", "expected all, first:n"),
-        ("last", "expected all, first:n"),
-        ("last:", "expected all, first:n"),
+        ("", "expected all, upper, first:n"),
+        ("top:3", "expected all, upper, first:n"),
+        ("last", "expected all, upper, first:n"),
+        ("last:", "expected all, upper, first:n"),
         ("last:0", "must be positive"),
-        ("last:-1", "expected all, first:n"),
-        ("last:two", "expected all, first:n"),
-        ("1,,2", "expected all, first:n"),
-        ("--1", "expected all, first:n"),
-        ("²", "expected all, first:n"),
-        ("last:²", "expected all, first:n"),
+        ("last:-1", "expected all, upper, first:n"),
+        ("last:two", "expected all, upper, first:n"),
+        ("1,,2", "expected all, upper, first:n"),
+        ("--1", "expected all, upper, first:n"),
+        ("²", "expected all, upper, first:n"),
+        ("last:²", "expected all, upper, first:n"),
         ("last:7", "the model has 6 layers"),
         ("first:7", "the model has 6 layers"),
         ("0,6", "no layer 6; the model has 6"),

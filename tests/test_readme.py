@@ -180,7 +180,7 @@ def test_every_command_of_the_readme_works(shell: Shell) -> None:
         assert output.strip(), arguments
         if arguments[0] in {"run", "show"}:
             # what the text under the table says of it
-            for word in ("gap", "majority", "macro F1", "English", "Swahili"):
+            for word in ("gap", "majority", "calibrated", "macro F1", "English", "Swahili"):
                 assert word in output
         if arguments[0] == "predict":
             assert '"prediction"' in output

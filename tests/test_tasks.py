@@ -12,11 +12,12 @@ import pytest
 
 from polyprefix.config import ConfigError
 from polyprefix.languages import get, resolve
-from polyprefix.tasks import ChoiceTask, Prompt, get_task, register_task, tasks
+from polyprefix.tasks import ChoiceTask, Prompt, Task, get_task, register_task, tasks
 from polyprefix.tasks import registry as registry_module
 
 SIB = get_task("sib200")
 XNLI = get_task("xnli")
+MGSM, BELEBELE, XCOPA, PAWS_X = map(get_task, ("mgsm", "belebele", "xcopa", "paws_x"))
 
 
 # Prompts -----------------------------------------------------------------------------------------
@@ -72,6 +73,36 @@ def test_a_prompt_that_cannot_be_meant(template: str, choices: Any, message: str
         Prompt(template, choices)
 
 
+def test_what_a_prompt_says_of_written_answers_is_part_of_its_version() -> None:
+    base = Prompt("{{ a }}:")
+    others = [
+        Prompt("{{ a }}:", target="{{ b }}"),
+        Prompt("{{ a }}:", stop=()),
+        Prompt("{{ a }}:", stop=("\n",)),
+        Prompt("{{ a }}:", max_new_tokens=5),
+    ]
+    assert len({base.version, *(other.version for other in others)}) == 5
+    assert Prompt("{{ text }}\nTopic:", (" a", " b")).version == "901658b6b27e"  # as ever
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"choices": (" a",), "target": "{{ b }}"}, "'target' of a prompt: no effect"),
+        ({"choices": (" a",), "stop": ()}, "'stop' of a prompt: no effect"),
+        ({"choices": (" a",), "max_new_tokens": 3}, "'max_new_tokens' of a prompt: no effect"),
+        ({"choices": (" a",), "delimiter": "\n"}, r"expected '\\n' and then the answer"),
+        ({"choices": ("\n a",), "delimiter": "\n"}, r"expected '\\n' and then the answer"),
+        ({"choices": ("a",), "delimiter": ""}, "expected white space"),
+        ({"delimiter": "\n"}, "'delimiter' of a prompt: no effect"),
+        ({"target": "{{ b"}, "unexpected end of template"),
+    ],
+)
+def test_a_prompt_whose_answers_cannot_be_meant(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Prompt("{{ a }}:", **values)
+
+
 @pytest.mark.parametrize("task", [SIB, XNLI], ids=lambda task: task.name)
 def test_choices_fit_the_labels_and_begin_differently(task: ChoiceTask) -> None:
     assert len(task.prompt.choices) == len(task.labels)
@@ -88,6 +119,16 @@ def test_every_language_of_every_task_is_in_the_table_and_found_by_its_codes() -
         for code, own in task.language_codes.items():
             assert get(code).code == code
             assert resolve(own).code == code
+
+
+@pytest.mark.parametrize(("task", "count"), [(MGSM, 11), (BELEBELE, 122), (XCOPA, 12), (PAWS_X, 7)])
+def test_languages_are_in_the_table_and_found_by_the_tasks_codes(task: Task, count: int) -> None:
+    assert len(task.language_codes) == count
+    for code, own in task.language_codes.items():
+        assert get(code).code == code
+        assert resolve(own).code == code
+    for prompts in task.variants.values():
+        assert set(prompts) in ({""}, set(task.language_codes))
 
 
 def test_an_unknown_task_is_an_error_with_a_suggestion() -> None:

@@ -6,6 +6,7 @@ from polyprefix.analysis.scores import (
     LanguageScore,
     group_scores,
     language_scores,
+    mean_calibrated,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "compare",
     "group_scores",
     "language_scores",
+    "mean_calibrated",
 ]

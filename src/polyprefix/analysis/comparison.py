@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polyprefix.analysis.scores import LanguageScore, language_scores
+from polyprefix.analysis.scores import LanguageScore, language_scores, mean_calibrated
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,11 @@ class MethodRun:
         """The mean score of the target languages, each counting once; ``None`` without any."""
         scores = [row.score for row in self.targets]
         return sum(scores) / len(scores) if scores else None
+
+    @property
+    def calibrated(self) -> float | None:
+        """The same of the calibrated scores, for tasks of choices."""
+        return mean_calibrated(self.targets)
 
     @property
     def gap(self) -> float | None:

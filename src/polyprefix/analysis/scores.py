@@ -22,7 +22,9 @@ class LanguageScore:
         gap: the transfer gap, source score minus this one; 0 for the source itself.
         majority: accuracy of always giving the most frequent label, for tasks of labels.
         source: whether it is the language that was trained on.
-        others: the record's other scores by name, without standard errors.
+        calibrated: the headline score after calibration, for tasks of choices.
+        others: the record's other scores by name, without standard errors and without those that
+            are calibrated.
     """
 
     language: Language
@@ -32,16 +34,21 @@ class LanguageScore:
     gap: float
     majority: float | None
     source: bool
+    calibrated: float | None
     others: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class GroupScore:
-    """The mean over the languages of a group, each counting once."""
+    """The mean over the languages of a group, each counting once.
+
+    ``calibrated`` is ``None`` where not every language has such a score.
+    """
 
     name: str
     languages: int
     score: float
+    calibrated: float | None
     gap: float
 
 
@@ -60,15 +67,22 @@ def language_scores(record: dict[str, Any]) -> list[LanguageScore]:
             gap=top - values[headline],
             majority=values.get("majority"),
             source=code == source,
+            calibrated=values.get(f"{headline}_calibrated"),
             others={
                 name: value
                 for name, value in values.items()
-                if name not in apart and not name.endswith("_stderr")
+                if name not in apart and not name.endswith(("_stderr", "_calibrated"))
             },
         )
         for code, values in record["scores"].items()
     ]
     return sorted(rows, key=lambda row: (not row.source, -row.score, row.language.code))
+
+
+def mean_calibrated(rows: Sequence[LanguageScore]) -> float | None:
+    """The mean calibrated score; ``None`` without rows, or if one of them has no such score."""
+    scores = [row.calibrated for row in rows if row.calibrated is not None]
+    return sum(scores) / len(scores) if scores and len(scores) == len(rows) else None
 
 
 def group_scores(rows: Sequence[LanguageScore], key: Callable[[Language], str]) -> list[GroupScore]:
@@ -82,6 +96,7 @@ def group_scores(rows: Sequence[LanguageScore], key: Callable[[Language], str]) 
             name,
             len(members),
             sum(row.score for row in members) / len(members),
+            mean_calibrated(members),
             sum(row.gap for row in members) / len(members),
         )
         for name, members in groups.items()

@@ -18,6 +18,7 @@ from polyprefix.config.run import (
     RuntimeConfig,
     TaskConfig,
     TrainConfig,
+    is_task_file,
 )
 from polyprefix.config.spec import Spec
 
@@ -36,6 +37,7 @@ __all__ = [
     "TrainConfig",
     "UnsupportedModel",
     "digest",
+    "is_task_file",
     "override",
     "parse_value",
     "put",

@@ -8,8 +8,16 @@ from pydantic import Field, model_validator
 
 from polyprefix.config.spec import Spec
 
+TASK_FILES = (".yaml", ".yml")
+"""How the path of a task's file ends."""
+
 Positive = Annotated[int, Field(gt=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+def is_task_file(name: str) -> bool:
+    """Whether a task's name is the path of its file."""
+    return name.lower().endswith(TASK_FILES) or "/" in name or "\\" in name
 
 
 class ModelConfig(Spec):
@@ -27,7 +35,8 @@ class ModelConfig(Spec):
 class TaskConfig(Spec):
     """Which task, its data and how much of it.
 
-    ``name``: a task, or ``task@prompt`` for one of its other prompts (``xnli@lm-eval``).
+    ``name``: a task, or ``task@prompt`` for one of its other prompts (``xnli@lm-eval``); or the
+    path of a YAML file that defines one.
     ``data``: a folder in the task's upstream format; without it the task is read from the hub.
     ``train_data``: a file to train on in place of the task's own training split.
     ``train_per_class``: few-shot, this many training examples of each label.
@@ -54,8 +63,9 @@ class TaskConfig(Spec):
     @classmethod
     def _prompt_in_name(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(name := values.get("name"), str):
-            task, at, prompt = name.partition("@")
-            if at and values.get("prompt") is None:
+            task, at, prompt = name.rpartition("@")
+            # The path of a task's file may have an @ of its own: what follows that is a path.
+            if at and not is_task_file(prompt) and values.get("prompt") is None:
                 return values | {"name": task, "prompt": prompt}
         return values
 

@@ -2,7 +2,8 @@
 
 A metric is a function of one answer, its gold answers and its language, and gives one or more
 scores from 0 to 1; ``None`` is an answer in which nothing could be scored. Such answers count as
-wrong, and a run says how many there were.
+wrong, and a run says how many there were. What the scores are called is in
+``polyprefix.tasks.scores``.
 """
 
 from __future__ import annotations
@@ -12,34 +13,36 @@ from collections.abc import Callable, Sequence
 from polyprefix.config import ConfigError, unknown
 from polyprefix.evaluation.answers import mlqa_score, squad_score
 from polyprefix.evaluation.numeric import mgsm_match, numeric_match
+from polyprefix.tasks.scores import ANSWER_SCORES
 
-AnswerMetric = Callable[[str, Sequence[str], str], dict[str, float | None]]
-"""Of the answer, the gold answers and the answer's language (FLORES-200 code)."""
+AnswerMetric = Callable[[str, Sequence[str], str], tuple[float | None, ...]]
+"""Of the answer, the gold answers and the answer's language (FLORES-200 code); gives the scores
+that ``ANSWER_SCORES`` names, in that order."""
 
 
-def _squad(answer: str, golds: Sequence[str], _language: str) -> dict[str, float | None]:
+def _squad(answer: str, golds: Sequence[str], _language: str) -> tuple[float | None, ...]:
     score = squad_score(answer, golds)
-    return {"exact_match": score.exact_match, "f1": score.f1}
+    return score.f1, score.exact_match
 
 
-def _mlqa(answer: str, golds: Sequence[str], language: str) -> dict[str, float | None]:
+def _mlqa(answer: str, golds: Sequence[str], language: str) -> tuple[float | None, ...]:
     score = mlqa_score(answer, golds, language)
-    return {"mlqa_exact_match": score.exact_match, "mlqa_f1": score.f1}
+    return score.f1, score.exact_match
 
 
-def _number(answer: str, golds: Sequence[str], language: str) -> dict[str, float | None]:
+def _number(answer: str, golds: Sequence[str], language: str) -> tuple[float | None, ...]:
     found = [numeric_match(answer, gold, language) for gold in golds]
     if all(match is None for match in found):
-        return {"number": None}
-    return {"number": float(any(found))}
+        return (None,)
+    return (float(any(found)),)
 
 
-def _mgsm(answer: str, golds: Sequence[str], language: str) -> dict[str, float | None]:
-    return {"harness_number": float(any(mgsm_match(answer, gold, language) for gold in golds))}
+def _mgsm(answer: str, golds: Sequence[str], language: str) -> tuple[float | None, ...]:
+    return (float(any(mgsm_match(answer, gold, language) for gold in golds)),)
 
 
-def _exact(answer: str, golds: Sequence[str], _language: str) -> dict[str, float | None]:
-    return {"exact": float(any(answer.strip() == gold.strip() for gold in golds))}
+def _exact(answer: str, golds: Sequence[str], _language: str) -> tuple[float | None, ...]:
+    return (float(any(answer.strip() == gold.strip() for gold in golds)),)
 
 
 ANSWER_METRICS: dict[str, AnswerMetric] = {
@@ -63,5 +66,6 @@ def score_answer(
     for name in metrics:
         if name not in ANSWER_METRICS:
             raise ConfigError(unknown("metric", name, ANSWER_METRICS))
-        scores |= ANSWER_METRICS[name](answer, golds, language)
+        values = ANSWER_METRICS[name](answer, golds, language)
+        scores |= zip(ANSWER_SCORES[name], values, strict=True)
     return scores

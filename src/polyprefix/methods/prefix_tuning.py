@@ -47,7 +47,7 @@ class PrefixTuningConfig(MethodConfig):
     """
 
     length: Annotated[int, Field(gt=0)] = 20
-    layers: Layers = "all"
+    layers: Layers = "upper"
     parameterization: Literal["kv", "projected", "mlp"] = "kv"
     initialization: Literal["activations", "random", "zero"] | None = None
     init_text: str | None = None
@@ -202,7 +202,9 @@ class PrefixTuning(PrefixedLayers):
                 f"needs {torch.Size(shape[1:]).numel()} values a token"
             )
         key, value = flat.view(shape).permute(2, 1, 3, 0, 4)
-        config = PrefixTuningConfig(length=length, initialization="random", positions="peft")
+        config = PrefixTuningConfig(
+            length=length, layers="all", initialization="random", positions="peft"
+        )
         return config, {
             "parameters_.key": key.contiguous(),
             "parameters_.value": value.contiguous(),

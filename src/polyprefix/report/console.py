@@ -17,6 +17,7 @@ from polyprefix.analysis import (
     MethodRun,
     group_scores,
     language_scores,
+    mean_calibrated,
 )
 from polyprefix.languages import get
 
@@ -57,7 +58,9 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         column.no_wrap = False
     table.add_row("parameters", *(_short(run.parameters) for run in runs))
     table.add_row("seconds", *(f"{run.seconds:.0f}" for run in runs))
-    table.add_row("mean of others", *(_mean(run) for run in runs))
+    table.add_row("mean of others", *(_number(run.mean) for run in runs))
+    if any(run.calibrated is not None for run in runs):
+        table.add_row("calibrated", *(_number(run.calibrated) for run in runs))
     table.add_row("mean gap", *(_gap(run) for run in runs), end_section=True)
     for code in comparison.languages:
         scores = [run.languages[code].score for run in runs]
@@ -69,10 +72,6 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     if comparison.majority is not None:
         note += f"; always giving the most frequent label has {comparison.majority:.3f}"
     console.print(Text(f"{note}."))
-
-
-def _mean(run: MethodRun) -> str:
-    return "" if run.mean is None else f"{run.mean:.3f}"
 
 
 def _gap(run: MethodRun) -> str:
@@ -119,9 +118,11 @@ def named(score: str) -> str:
 def _languages(headline: str, rows: Sequence[LanguageScore]) -> Table:
     # The source may lack a score that the others have: the language of its answers is no question.
     others = list(dict.fromkeys(name for row in rows for name in row.others))
+    calibrated = any(row.calibrated is not None for row in rows)
     majority = any(row.majority is not None for row in rows)
+    beside = ("calibrated",) if calibrated else ()
     last = ("majority",) if majority else ()
-    names = (headline, "±", *others, "gap", *last)
+    names = (headline, "±", *beside, *others, "gap", *last)
     columns = ("language", "code", "family", "script", "n", *map(named, names))
     table = _table(*columns, left=4)
     for row in rows:
@@ -134,6 +135,7 @@ def _languages(headline: str, rows: Sequence[LanguageScore]) -> Table:
             str(row.n),
             f"{row.score:.3f}",
             f"{row.stderr:.3f}",
+            *((_number(row.calibrated),) if calibrated else ()),
             *(_number(row.others.get(name)) for name in others),
             "source" if row.source else _signed(row.gap),
             *((_number(row.majority),) if majority else ()),
@@ -150,9 +152,17 @@ def _number(value: float | None) -> str:
 
 
 def _groups(name: str, headline: str, groups: Sequence[GroupScore]) -> Table:
-    table = _table(name, "languages", named(headline), "gap")
+    calibrated = any(group.calibrated is not None for group in groups)
+    beside = ("calibrated",) if calibrated else ()
+    table = _table(name, "languages", named(headline), *beside, "gap")
     for group in groups:
-        table.add_row(group.name, str(group.languages), f"{group.score:.3f}", _signed(group.gap))
+        table.add_row(
+            group.name,
+            str(group.languages),
+            f"{group.score:.3f}",
+            *((_number(group.calibrated),) if calibrated else ()),
+            _signed(group.gap),
+        )
     return table
 
 
@@ -165,8 +175,15 @@ def _verdict(rows: Sequence[LanguageScore], targets: Sequence[LanguageScore]) ->
     source = next(row for row in rows if row.source)
     mean = sum(row.score for row in targets) / len(targets)
     name = source.language.name
-    text = f"{name} {source.score:.3f}; mean of {len(targets)} other languages {mean:.3f}"
+    text = (
+        f"{name} {source.score:.3f}{_beside(source.calibrated)}; mean of {len(targets)} other "
+        f"languages {mean:.3f}{_beside(mean_calibrated(targets))}"
+    )
     if source.majority is None:
         return f"{text}."
     above = sum(row.score - 2 * row.stderr > (row.majority or 0.0) for row in targets)
     return f"{text}, of which {above} are above the majority class by two standard errors."
+
+
+def _beside(calibrated: float | None) -> str:
+    return "" if calibrated is None else f" (calibrated {calibrated:.3f})"

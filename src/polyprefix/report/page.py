@@ -34,6 +34,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
         record=record,
         languages=[get(code) for code in comparison.languages],
         headline=named(comparison.headline),
+        calibrated=any(run.calibrated is not None for run in comparison.runs),
         shade=lambda score: _shade(score, comparison.majority or 0.0),
     )
     write_atomically(path, text)

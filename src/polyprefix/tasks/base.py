@@ -246,7 +246,7 @@ class AnswerTask(Task):
     """A task whose answer is a text, written by the model token by token.
 
     Class attributes:
-        metrics: names of the metrics of an answer, see ``polyprefix.evaluation.answer_metrics``.
+        metrics: names of the metrics of an answer, see ``polyprefix.tasks.scores``.
         stop: an answer ends before the first of these strings.
         max_new_tokens: and after this many tokens.
         passage: the field that an answer is taken from, if there is one: words of it do not say

@@ -12,7 +12,8 @@ to test. https://github.com/openai/grade-school-math. Its solutions hold a calcu
 MGSM has no data to train on (8 exemplars apart, which are not read) and no dev split. Trained is on
 GSM8K's training set. Dev split is what MGSM leaves of GSM8K's test set, 1,069 problems: MGSM's own
 250, its first ones, are left out because they are tested. Whoever also reports a model's score on
-GSM8K should know that its checkpoint was chosen there.
+GSM8K should know that its checkpoint was chosen there. In a folder without GSM8K's ``test.jsonl`` a
+tenth of the problems to train on is held out instead.
 
 Prompts. The task's own asks for a solution with its steps in English; ``direct`` asks for the
 number alone. ``lm-eval``, ``lm-eval-en-cot`` and ``lm-eval-native-cot`` are to the byte those of
@@ -124,6 +125,7 @@ class Mgsm(AnswerTask):
     license = "CC BY-SA 4.0"
     hub = "juletxara/mgsm"
     hub_splits = HUB_SPLITS
+    dev_share = 0.1
     trained_elsewhere = True
     sizes = SIZES
     metrics = ("number", "mgsm")
@@ -136,7 +138,8 @@ class Mgsm(AnswerTask):
     columns = ("question", "answer_number")
     layout = (
         "mgsm_<language>.tsv (question, tab, answer; no header) as in google-research/url-nlp, and "
-        "GSM8K's train.jsonl and test.jsonl, each there or in the folders mgsm and gsm8k in it"
+        "GSM8K's train.jsonl and (to select a checkpoint by) test.jsonl, each there or in the "
+        "folders mgsm and gsm8k in it"
     )
 
     def example(self, position: int, row: Row) -> Example:

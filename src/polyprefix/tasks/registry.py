@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from polyprefix.config import ConfigError, Registry
+from polyprefix.config import ConfigError, Registry, is_task_file
 from polyprefix.tasks.base import ChoiceTask, Task
-from polyprefix.tasks.yaml_task import is_task_file, load_task_file
+from polyprefix.tasks.yaml_task import load_task_file
 
 T = TypeVar("T", bound=Task)
 

@@ -7,7 +7,7 @@ language, an answer) and ``yes`` truth values and ``1`` (a label) a number.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,25 +16,12 @@ from pydantic import Field, StringConstraints, model_validator
 
 from polyprefix.config import ConfigError, Spec, unknown
 from polyprefix.tasks.examples import SplitName
+from polyprefix.tasks.scores import ANSWER_SCORES, CHOICE_SCORES
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
-
-SCORES: Mapping[str, tuple[str, ...]] = {
-    "squad": ("f1", "exact_match"),
-    "mlqa": ("mlqa_f1", "mlqa_exact_match"),
-    "number": ("number",),
-    "mgsm": ("harness_number",),
-    "exact": ("exact",),
-}
-"""The metrics of written answers and the scores that each gives, the one to be judged by first.
-
-``polyprefix.evaluation`` computes them, on a floor above this one; a test compares the names.
-"""
-
-CHOICE_SCORES = ("accuracy", "macro_f1")
 
 NULLS = ("", "~", "null", "Null", "NULL")
 
@@ -153,7 +140,7 @@ class TaskSpec(Spec):
         """What the task's answers are scored by, the default headline first."""
         if self.kind == "choice":
             return CHOICE_SCORES
-        return tuple(score for metric in self.metrics for score in SCORES[metric])
+        return tuple(score for metric in self.metrics for score in ANSWER_SCORES[metric])
 
 
 def _without(spec: TaskSpec, keys: Iterable[str], why: str) -> None:
@@ -253,10 +240,10 @@ def _check_answer(spec: TaskSpec) -> None:
     if spec.columns.answers is None:
         raise ValueError("key 'columns.answers' is required: the column of the right answers")
     if not spec.metrics:
-        raise ValueError(f"key 'metrics' is required: one or more of {', '.join(SCORES)}")
+        raise ValueError(f"key 'metrics' is required: one or more of {', '.join(ANSWER_SCORES)}")
     for metric in spec.metrics:
-        if metric not in SCORES:
-            raise ValueError(f"key 'metrics': {unknown('metric', metric, SCORES)}")
+        if metric not in ANSWER_SCORES:
+            raise ValueError(f"key 'metrics': {unknown('metric', metric, ANSWER_SCORES)}")
     _check_headline(spec)
 
 

@@ -39,8 +39,6 @@ from polyprefix.tasks.rows import check_columns
 from polyprefix.tasks.spreadsheets import read_spreadsheet, spreadsheet_rows
 from polyprefix.tasks.yaml_spec import TaskSpec, read_spec
 
-SUFFIXES = (".yaml", ".yml")
-
 FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -55,11 +53,6 @@ DELIMITERS = {"csv": (",", ";", "\t"), "tsv": ("\t",)}
 
 OF_ROW = ("label", "answers", "target", "id")
 """The columns of an example; those that say which part of a file a row belongs to come apart."""
-
-
-def is_task_file(name: str) -> bool:
-    """Whether a task's name is the path of its file."""
-    return name.lower().endswith(SUFFIXES) or "/" in name or "\\" in name
 
 
 def load_task_file(path: Path) -> Task:

@@ -56,7 +56,8 @@ def _parse_text(text: str, num_layers: int) -> list[int]:
     if all(re.fullmatch(r"\s*-?[0-9]+\s*", part) for part in parts):
         return _checked([int(part) for part in parts], num_layers)
     raise ConfigError(
-        f"layers {text!r}: expected all, upper, first:n, last:n, every:n, or layer numbers such as 0,5,11"
+        f"layers {text!r}: expected all, upper, first:n, last:n, every:n, or layer numbers such as "
+        "0,5,11"
     )
 
 

@@ -17,13 +17,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from pretraining.embeddings import Array, Embeddings, ppmi, unit_rows
 from pretraining.languages import CODES, ENGLISH
 from pretraining.text import Corpus
+from pretraining.tokenizer import PAD_ID
 
 _WORD = re.compile(r"[A-Za-z]{3,}(?![A-Za-z]*['’])")
 NEAR = 24
@@ -84,6 +87,10 @@ class Answers:
     keywords: dict[Key, list[str]] = field(default_factory=dict)
     keyword_tokens: dict[str, int] = field(default_factory=dict)
     topics: list[list[int]] = field(default_factory=list)
+
+    def possible(self) -> Tensor:
+        """[A] every token that may be expected, sorted; padding, which is 0, among them."""
+        return torch.tensor(sorted({PAD_ID, *self.tokens, *self.keyword_tokens.values()}))
 
     def nearest(self, key: Key, count: int) -> list[str]:
         """The words nearest to a sentence."""

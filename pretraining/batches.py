@@ -28,6 +28,9 @@ class Batch:
         soft: [N] places in `scored` where a distribution is expected in place of a token.
         soft_tokens: [N, K] the tokens of that distribution.
         soft_shares: [N, K] their probabilities, 0 where there are fewer than K.
+        gist: [G] flat positions inside and at the end of sentences.
+        gist_tokens: [G, K] what they should bring to mind.
+        gist_shares: [G, K]
     """
 
     tokens: Tensor
@@ -39,16 +42,20 @@ class Batch:
     soft: Tensor
     soft_tokens: Tensor
     soft_shares: Tensor
+    gist: Tensor
+    gist_tokens: Tensor
+    gist_shares: Tensor
 
 
 @dataclass(frozen=True)
 class Encoded:
     """A document as tokens; `answer` says which belong to an answer, `soft` what is expected in
-    place of the token at a position."""
+    place of the token at a position, `gist` what the state at a position should bring to mind."""
 
     ids: list[int]
     answer: list[bool]
     soft: dict[int, Soft]
+    gist: dict[int, Soft]
 
 
 @dataclass(frozen=True)
@@ -59,24 +66,29 @@ class Packer:
     tokenizer: Tokenizer
     rows: int = 16
     length: int = 256
-    sentence_share: float = 0.15
+    sentence_share: float = 0.12
     """Share of the positions outside answers that are scored: full logits at all of them
     would cost more than the decoder itself."""
     answer_weight: float = 2.0
     seed: int = 0
 
-    def _encode(self, document: Document) -> Encoded:
+    def _encode(self, document: Document, rng: random.Random) -> Encoded:
         ids, answer = [BOS_ID], [False]
         soft: dict[int, Soft] = {}
+        gist: dict[int, Soft] = {}
         for segment in document:
             if segment.soft is not None:
                 soft[len(ids)] = segment.soft
             piece = self.tokenizer.encode(segment.text, add_special_tokens=False).ids
             ids += piece
+            if segment.gist is not None:
+                # At the end all has been read; somewhere in the second half, most of it.
+                gist[len(ids) - 1] = segment.gist
+                gist[len(ids) - 1 - rng.randrange((len(piece) + 1) // 2)] = segment.gist
             answer += [segment.answer] * len(piece)
         ids.append(EOS_ID)
         answer.append(document[-1].answer)
-        return Encoded(ids, answer, soft)
+        return Encoded(ids, answer, soft, gist)
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`: documents are put whole into the first row with room."""
@@ -85,7 +97,7 @@ class Packer:
         room = [self.length] * self.rows
         misses = 0
         while misses < 12:
-            document = self._encode(self.writer.write(rng))
+            document = self._encode(self.writer.write(rng), rng)
             size = len(document.ids)
             row = next((r for r in range(self.rows) if room[r] >= size), None)
             if row is None:
@@ -105,6 +117,7 @@ class Packer:
         weights: list[float] = []
         soft: list[int] = []
         expected: list[Soft] = []
+        gist: dict[int, Soft] = {}
         for r, documents in enumerate(rows):
             at = 0
             for number, document in enumerate(documents):
@@ -121,15 +134,10 @@ class Packer:
                     scored.append(r * self.length + at + i - 1)
                     targets.append(document.ids[i])
                     weights.append(self.answer_weight if document.answer[i] else 1.0)
+                gist |= {r * self.length + at + i: words for i, words in document.gist.items()}
                 at += size
         causal = torch.ones(self.length, self.length, dtype=torch.bool).tril()
         mask = (owner[:, :, None] == owner[:, None, :]) & causal
-        soft_tokens = torch.zeros(len(soft), NEAR, dtype=torch.long)
-        soft_shares = torch.zeros(len(soft), NEAR)
-        for n, distribution in enumerate(expected):
-            ids, shares = zip(*distribution, strict=True)
-            soft_tokens[n, : len(ids)] = torch.tensor(ids)
-            soft_shares[n, : len(ids)] = torch.tensor(shares)
         return Batch(
             tokens,
             positions,
@@ -138,6 +146,18 @@ class Packer:
             torch.tensor(targets),
             torch.tensor(weights),
             torch.tensor(soft, dtype=torch.long),
-            soft_tokens,
-            soft_shares,
+            *_distributions(expected),
+            torch.tensor(list(gist), dtype=torch.long),
+            *_distributions(list(gist.values())),
         )
+
+
+def _distributions(expected: list[Soft]) -> tuple[Tensor, Tensor]:
+    """[N, K] tokens and [N, K] probabilities."""
+    tokens = torch.zeros(len(expected), NEAR, dtype=torch.long)
+    shares = torch.zeros(len(expected), NEAR)
+    for n, distribution in enumerate(expected):
+        ids, probabilities = zip(*distribution, strict=True)
+        tokens[n, : len(ids)] = torch.tensor(ids)
+        shares[n, : len(ids)] = torch.tensor(probabilities)
+    return tokens, shares

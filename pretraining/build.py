@@ -24,6 +24,7 @@ from pretraining.batches import Packer
 from pretraining.documents import Writer
 from pretraining.embeddings import aligned_embeddings
 from pretraining.evaluate import evaluate
+from pretraining.lexicon import lexicon_words
 from pretraining.model import build_model
 from pretraining.package import write_package
 from pretraining.text import read_corpus, unpack
@@ -40,16 +41,16 @@ def _arguments() -> argparse.Namespace:
     add("--text", type=Path, required=True, help="folder with ntrex.tar.xz and the others")
     add("--output", type=Path, required=True, help="where the packaged files go")
     add("--work", type=Path, default=Path("build/pretraining"), help="checkpoints and log")
-    add("--steps", type=int, default=3200, help="steps decide the result, not time")
-    add("--vocabulary", type=int, default=24_000, help="tokens that BPE learns")
+    add("--steps", type=int, default=2600, help="steps decide the result, not time")
+    add("--vocabulary", type=int, default=48_000, help="tokens that BPE learns")
     add("--words", type=int, default=4_000, help="tokens added to make English words whole")
-    add("--width", type=int, default=256)
+    add("--width", type=int, default=192)
     add("--layers", type=int, default=5)
-    add("--heads", type=int, default=8)
-    add("--hidden", type=int, default=704, help="inner width of the feed-forward part")
+    add("--heads", type=int, default=6)
+    add("--hidden", type=int, default=528, help="inner width of the feed-forward part")
     add("--topics", type=int, default=64, help="topics that sentences are asked for")
     add("--rows", type=int, default=16, help="rows of 256 tokens in a batch")
-    add("--learning-rate", type=float, default=1.5e-3)
+    add("--learning-rate", type=float, default=2e-3)
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=2)
     return parser.parse_args()
@@ -86,7 +87,8 @@ def main() -> None:
     else:
         say("training the tokenizer")
         tokenizer = train_tokenizer(corpus, folder, arguments.vocabulary, arguments.seed)
-        tokenizer = add_words(tokenizer, frequent_words(corpus, at_least=10), arguments.words)
+        words = dict.fromkeys((*lexicon_words(), *frequent_words(corpus, at_least=10)))
+        tokenizer = add_words(tokenizer, list(words), arguments.words)
         tokenizer.save(str(file))
     say("aligning the embeddings")
     embeddings = aligned_embeddings(corpus, tokenizer, arguments.width, arguments.seed)

@@ -29,17 +29,19 @@ class Segment(NamedTuple):
         text: as the tokenizer gets it.
         answer: whether it answers what was asked.
         soft: in place of the segment's first token, what the model should expect there.
+        gist: what the states of the segment's own tokens should bring to mind.
     """
 
     text: str
     answer: bool = False
     soft: Soft | None = None
+    gist: Soft | None = None
 
 
 Document = list[Segment]
 
 SOURCE_WEIGHTS = {
-    "ntrex": 0.45, "premise": 0.25, "hypothesis": 0.15, "pud": 0.15,
+    "ntrex": 0.40, "premise": 0.22, "hypothesis": 0.13, "pud": 0.12, "lexicon": 0.13,
 }  # fmt: skip
 MONOLINGUAL_SHARE = 0.25
 """Of the sentences whose topic is asked: text of more kinds than what is aligned."""
@@ -63,13 +65,13 @@ LABEL_WORDS = {
     "contradictory": ("no", "false", "contradiction", "impossible"),
 }
 NLI_FORMS = (
-    ("{p}", "\n{h}", "\nTrue, false or unknown?", 1),
-    ("Premise: {p}", "\nHypothesis: {h}", "\nRelation:", 2),
-    ("{p}", "\nQuestion: {h} Yes, no or maybe?", "\nAnswer:", 0),
-    ("{p}", "\nDoes it follow: {h}", "\nAnswer:", 0),
-    ("{p}", "\nHypothesis: {h}", "\nAnswer:", 0),
-    ("{p}", "\n{h}", "\nLabel:", 2),
-    ("Text: {p}", "\nClaim: {h}", "\nClaim is", 3),
+    ("{s}", "\n{s}", "\nTrue, false or unknown?", 1),
+    ("Premise: {s}", "\nHypothesis: {s}", "\nRelation:", 2),
+    ("{s}", "\nQuestion: {s} Yes, no or maybe?", "\nAnswer:", 0),
+    ("{s}", "\nDoes it follow: {s}", "\nAnswer:", 0),
+    ("{s}", "\nHypothesis: {s}", "\nAnswer:", 0),
+    ("{s}", "\n{s}", "\nLabel:", 2),
+    ("Text: {s}", "\nClaim: {s}", "\nClaim is", 3),
 )
 SENTENCE_FORMS = ("{s}", "{s}", "{s}", "Text: {s}", "Sentence: {s}", '"{s}"', "Text:\n{s}")
 
@@ -90,9 +92,9 @@ class Writer:
             for code in CODES
         }
         self._kinds = {
-            self.parallel: 0.08, self.monolingual: 0.07, self.topic: 0.36, self.keywords: 0.10,
-            self.translate: 0.05, self.inference: 0.12, self.same: 0.05, self.about: 0.04,
-            self.choose: 0.13,
+            self.parallel: 0.08, self.monolingual: 0.07, self.topic: 0.26, self.keywords: 0.08,
+            self.translate: 0.05, self.inference: 0.10, self.same: 0.04, self.about: 0.04,
+            self.choose: 0.28,
         }  # fmt: skip
 
     def write(self, rng: random.Random) -> Document:
@@ -122,11 +124,25 @@ class Writer:
             return MONOLINGUAL + language, rng.randrange(len(alone))
         return self._key(rng, language)
 
+    def _near(self, key: Key) -> Soft:
+        """The words near a sentence, as a distribution over tokens."""
+        near = self.answers.near[key[0]]
+        words = (self.answers.tokens[word] for word in near.words[key[1]].tolist())
+        return list(zip(words, near.shares[key[1]].tolist(), strict=True))
+
+    def _segment(self, key: Key, language: str, form: str = "{s}") -> Segment:
+        """A sentence, within `form`."""
+        return Segment(form.format(s=self._text(key, language)), gist=self._near(key))
+
     def _ask(
-        self, rng: random.Random, text: str, cue: str, answer: str, soft: Soft | None = None
+        self,
+        rng: random.Random,
+        sentence: tuple[Key, str],
+        cue: str,
+        answer: str,
+        soft: Soft | None = None,
     ) -> Document:
-        form = rng.choice(SENTENCE_FORMS)
-        asked = Segment(form.format(s=text))
+        asked = self._segment(*sentence, rng.choice(SENTENCE_FORMS))
         return [asked, Segment("\n" + cue), Segment(" " + answer, True, soft)]
 
     # -- documents ---------------------------------------------------------------------
@@ -134,15 +150,14 @@ class Writer:
     def parallel(self, rng: random.Random) -> Document:
         """The same sentence in several languages, plain or with their names."""
         key = self._key(rng, self._language(rng))
-        group = self.corpus.groups[key[0]][key[1]]
-        languages = list(group)
+        languages = list(self.corpus.groups[key[0]][key[1]])
         rng.shuffle(languages)
         named = rng.random() < 0.5
         document: Document = []
         for language in languages[: rng.randint(2, 5)]:
             name = f"{NAMES[language]}: " if named else ""
             break_ = "\n" if document else ""
-            document.append(Segment(f"{break_}{name}{group[language]}"))
+            document.append(self._segment(key, language, break_ + name + "{s}"))
         return document
 
     def monolingual(self, rng: random.Random) -> Document:
@@ -150,10 +165,15 @@ class Writer:
         language = self._language(rng)
         if rng.random() < 0.3:  # consecutive lines of NTREX are mostly one story
             at = rng.randrange(len(self.corpus.groups["ntrex"]) - 3)
-            lines = [self._text(("ntrex", i), language) for i in range(at, at + 3)]
-            return [Segment(" ".join(lines))]
-        sentences = self.corpus.monolingual[language]
-        return [Segment(" ".join(rng.choice(sentences) for _ in range(rng.randint(1, 3))))]
+            keys = [("ntrex", i) for i in range(at, at + 3)]
+        else:
+            source = MONOLINGUAL + language
+            count = len(self.corpus.monolingual[language])
+            keys = [(source, rng.randrange(count)) for _ in range(rng.randint(1, 3))]
+        return [
+            self._segment(key, language, " {s}" if place else "{s}")
+            for place, key in enumerate(keys)
+        ]
 
     def topic(self, rng: random.Random) -> Document:
         """What is it about: words near to the sentence."""
@@ -161,10 +181,9 @@ class Writer:
         key = self._any_key(rng, language)
         near = self.answers.near[key[0]]
         words, shares = near.words[key[1]].tolist(), near.shares[key[1]].tolist()
-        soft = [(self.answers.tokens[word], s) for word, s in zip(words, shares, strict=True)]
         chosen = dict.fromkeys(rng.choices(words, shares, k=rng.randint(1, 2)))
         answer = ", ".join(self.answers.words[word] for word in chosen)
-        return self._ask(rng, self._text(key, language), rng.choice(TOPIC_CUES), answer, soft)
+        return self._ask(rng, (key, language), rng.choice(TOPIC_CUES), answer, self._near(key))
 
     def keywords(self, rng: random.Random) -> Document:
         """Content words of the English sentence."""
@@ -176,7 +195,7 @@ class Writer:
         chosen = rng.sample(words, min(len(words), rng.randint(1, 4)))
         soft = [(self.answers.keyword_tokens[word], 1 / len(words)) for word in words]
         cue = rng.choice(KEYWORD_CUES)
-        return self._ask(rng, self._text(key, language), cue, ", ".join(chosen), soft)
+        return self._ask(rng, (key, language), cue, ", ".join(chosen), soft)
 
     def translate(self, rng: random.Random) -> Document:
         """Translation to English, one time in four from English."""
@@ -185,7 +204,7 @@ class Writer:
         source, target, cue = language, ENGLISH, rng.choice(ENGLISH_CUES)
         if rng.random() < 0.25:
             source, target, cue = ENGLISH, language, f"{NAMES[language]}:"
-        return self._ask(rng, self._text(key, source), cue, self._text(key, target))
+        return self._ask(rng, (key, source), cue, self._text(key, target))
 
     def inference(self, rng: random.Random) -> Document:
         """A premise and a hypothesis, often in different languages, and their relation."""
@@ -197,8 +216,8 @@ class Writer:
         premise, hypothesis, cue, column = rng.choice(NLI_FORMS)
         label = LABEL_WORDS[self.corpus.labels[index]][column]
         return [
-            Segment(premise.format(p=group[first])),
-            Segment(hypothesis.format(h=self.corpus.groups["hypothesis"][index][second])),
+            self._segment(("premise", index), first, premise),
+            self._segment(("hypothesis", index), second, hypothesis),
             Segment(cue),
             Segment(" " + label, True),
         ]
@@ -214,13 +233,13 @@ class Writer:
             at = min(max(0, choices.index(key[1]) + rng.choice((-1, 1))), len(choices) - 1)
             other = (key[0], choices[at])
             true = other == key
-        pair = [self._text(key, language), self._text(other, ENGLISH)]
+        pair = [(key, language), (other, ENGLISH)]
         rng.shuffle(pair)
         cue = rng.choice(("Same meaning?", "Same:", "Equal:", "The same?"))
         answer = "yes" if true else "no"
         return [
-            Segment(pair[0]),
-            Segment("\n" + pair[1]),
+            self._segment(*pair[0]),
+            self._segment(*pair[1], "\n{s}"),
             Segment("\n" + cue),
             Segment(" " + answer, True),
         ]
@@ -234,11 +253,11 @@ class Writer:
         word = rng.choice(pool)
         true = true or word in self.answers.nearest(key, NEAR)
         answer = Segment(" yes" if true else " no", True)
-        text = self._text(key, language)
         if rng.random() < 0.5:
             asked = Segment(f"Is it about {word}?")
-            return [asked, Segment("\n" + text), Segment("\nAnswer:"), answer]
-        return [Segment(text), Segment(f"\nIs it about {word}? Answer:"), answer]
+            return [asked, self._segment(key, language, "\n{s}"), Segment("\nAnswer:"), answer]
+        asked = Segment(f"\nIs it about {word}? Answer:")
+        return [self._segment(key, language), asked, answer]
 
     def choose(self, rng: random.Random) -> Document:
         """Sort a few sentences, of any languages, into a few topics named first or not at all."""
@@ -260,9 +279,8 @@ class Writer:
             shares = self.answers.shares(key, options)
             soft = list(zip(tokens, shares, strict=True))
             answer = rng.choices(names, shares)[0]
-            start = "\n" if document else ""
             document += [
-                Segment(start + self._text(key, language)),
+                self._segment(key, language, "\n{s}" if document else "{s}"),
                 Segment("\n" + cue),
                 Segment(" " + answer, True, soft),
             ]

@@ -5,8 +5,10 @@ pointwise mutual information of token and sentence id, then a truncated SVD. Aft
 Søgaard and Goldberg, "A Strong Baseline for Learning Cross-Lingual Word Embeddings from
 Sentence Alignments" (EACL 2017).
 
-Departure from the paper: tokens are BPE pieces, and a few dimensions are set apart for what
-sentence ids cannot tell but a decoder needs, the token's frequency and its languages.
+Departures from the paper: tokens are BPE pieces, and a few dimensions are set apart for a token's
+form: its language, and chance. A frequent token is mostly form and a rare one mostly meaning, at
+the same length: a mean of rows, such as attention takes after its norm, weights meaning by rarity
+(SIF, Arora, Liang and Ma, ICLR 2017), and the decoder still knows one frequent token from another.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from pretraining.languages import CODES
 from pretraining.text import Corpus
 
 Array = npt.NDArray[np.float32]
-LANGUAGE_NORM = 0.15
-FREQUENCY_NORM = 0.2
-SALIENCE = 1e-4
+FORM = 32
+"""Dimensions of a row, the last ones, that hold the token's form."""
+MEANING = 0.95
+"""Length of the meaning of the rarest tokens, of 1."""
+SALIENCE = 3e-5
 """Relative frequency at which a token counts half in a mean of tokens."""
 
 
@@ -34,7 +38,7 @@ class Embeddings:
     """The outcome of the alignment.
 
     Attributes:
-        table: [V, d], rows of about unit norm; the first columns are the aligned ones.
+        table: [V, d], unit rows; all but the last `FORM` columns hold meaning, times `salience`.
         sentences: [N, meaning], a unit vector of every aligned sentence, in the order of
             `corpus.groups`.
         tokens: [V, meaning], a unit vector of every token in the space of `sentences`; zeros for
@@ -112,31 +116,31 @@ def _centred(
     return unit_rows(unit)
 
 
+def _forms(share: npt.NDArray[np.float64], rng: np.random.Generator) -> Array:
+    """[V, FORM] unit vectors: one direction that all tokens share, so that a state can ask for a
+    frequent one, a dimension for each language [V, languages], and chance."""
+    vocabulary, languages = share.shape
+    chance = unit_rows(rng.normal(size=(vocabulary, FORM - languages - 1)).astype(np.float32))
+    return unit_rows(np.concatenate([np.ones((vocabulary, 1)), share, chance], axis=1))
+
+
 def aligned_embeddings(
     corpus: Corpus, tokenizer: Tokenizer, width: int, seed: int, rare: int = 3
 ) -> Embeddings:
-    """Build the table; tokens seen in fewer than `rare` sentences get a small random row."""
-    rng = np.random.default_rng(seed)
+    """Build the table; tokens seen in fewer than `rare` sentences are all form."""
     counts, by_language = _counts(corpus, tokenizer)
-    vocabulary = counts.shape[0]
-    extra = 32
-    meaning = width - extra
+    meaning = width - FORM
     left, singular, right = randomized_svd(ppmi(counts), meaning, n_iter=4, random_state=seed)
-    seen = np.asarray(counts.sum(axis=1)).ravel()
-    known = seen >= rare
+    known = np.asarray(counts.sum(axis=1)).ravel() >= rare
     total = by_language.sum(axis=1)
     share = by_language / np.maximum(total, 1)[:, None]
+    salience = SALIENCE / (SALIENCE + total / total.sum())
     # Half of the singular values: with all of them a few broad subjects fill the vectors.
     aligned = _centred(left * np.sqrt(singular), by_language, share, known)
-    table = rng.normal(0.0, 0.1 / np.sqrt(width), size=(vocabulary, width))
-    table[known, :meaning] = aligned[known]
-    table[:, meaning : meaning + len(CODES)] += LANGUAGE_NORM * share
-    frequency = np.log1p(total)
-    table[:, meaning + len(CODES)] = FREQUENCY_NORM * (
-        (frequency - frequency.mean()) / max(float(frequency.std()), 1e-9)
-    )
+    form = _forms(share, np.random.default_rng(seed))
+    own = np.where(known, MEANING * salience, 0.0)[:, None]
+    table = np.concatenate([own * aligned, np.sqrt(1 - own**2) * form], axis=1)
     table[0] = 0.0
-    salience = SALIENCE / (SALIENCE + total / total.sum())
     return Embeddings(
         table.astype(np.float32),
         unit_rows(right.T.astype(np.float32)),

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pretraining.embeddings import Array
+from pretraining.embeddings import FORM, Array
 from pretraining.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 SCALE = 4.0
 """Length of an embedding. The layers write into the same stream, about 1 for each of its d
 elements: rows of length 1 (1/16 an element) would be drowned. The last norm takes it back."""
+
+GAIN = 2.0
+"""Of the mean that the second layer begins with: of many vectors it is short."""
 
 
 def build_model(
@@ -51,16 +54,17 @@ def build_model(
 def _average_tokens(model: LlamaForCausalLM) -> None:
     """Let the second layer begin as what a mean of token vectors is.
 
-    Its attention looks everywhere evenly and copies what it sees: from the first step the state
-    after a sentence holds the sentence's mean vector, which already tells what it is about in
-    every language. Training then only has to improve on that.
+    Its attention looks everywhere evenly and copies the meaning of what it sees, not its form: from
+    the first step the state after a sentence holds the sentence's mean vector, which already tells
+    what it is about in every language. Training then only has to improve on that.
     """
     attention = model.model.layers[1].self_attn
-    identity = torch.eye(attention.v_proj.weight.shape[0])
+    meaning = torch.ones(attention.v_proj.weight.shape[0])
+    meaning[-FORM:] = 0.0
     attention.q_proj.weight.mul_(0.1)
     attention.k_proj.weight.mul_(0.1)
-    attention.v_proj.weight.mul_(0.1).add_(identity)
-    attention.o_proj.weight.add_(identity)
+    attention.v_proj.weight.mul_(0.1).add_(torch.diag(meaning))
+    attention.o_proj.weight.add_(GAIN * torch.eye(len(meaning)))
 
 
 def scored_logits(model: LlamaForCausalLM, batch_hidden: Tensor, scored: Tensor) -> Tensor:

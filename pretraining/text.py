@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pretraining.languages import ENGLISH, LANGUAGES
+from pretraining.lexicon import word_lists
 
 SOURCES = ("ntrex", "mnli_translations", "tatoeba", "ud_pud", "common_voice")
 HELD_OUT = 100
@@ -28,7 +29,8 @@ class Corpus:
     """All text of the recipe.
 
     Attributes:
-        groups: aligned sentences by source (`ntrex`, `premise`, `hypothesis`, `pud`).
+        groups: aligned sentences by source (`ntrex`, `premise`, `hypothesis`, `pud`), and
+            lists of words (`lexicon`).
         labels: the inference label of `premise[i]`, `hypothesis[i]`.
         monolingual: sentences by language.
         held_out: NTREX lines for evaluation only.
@@ -148,6 +150,7 @@ def read_corpus(folder: Path, monolingual_limit: int = 20_000) -> Corpus:
             hypotheses[index][language.flores] = detokenise(hypothesis, language.flores)
     corpus.groups["premise"], corpus.groups["hypothesis"] = premises, hypotheses
     corpus.groups["pud"] = _pud(folder)
+    corpus.groups["lexicon"] = word_lists(seed=0)
     for language in LANGUAGES:
         sentences: list[str] = []
         for path in sorted((folder / "common_voice" / language.common_voice).glob("*.txt")):

@@ -60,8 +60,8 @@ def train_tokenizer(
     folder: Path,
     vocabulary: int,
     seed: int,
-    characters: int = 1_000_000,
-    power: float = 0.3,
+    characters: int = 3_000_000,
+    power: float = 0.5,
 ) -> Tokenizer:
     """Train the tokenizer: NFC, byte-level BPE, `<s>` put before every text."""
     tokenizer = Tokenizer(models.BPE())

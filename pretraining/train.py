@@ -41,10 +41,10 @@ class Schedule:
     """
 
     steps: int
-    learning_rate: float = 1.5e-3
-    embedding_rate: float = 0.03
+    learning_rate: float = 2e-3
+    embedding_rate: float = 0.02
     depth: int = 3
-    warmup: int = 100
+    warmup: int = 60
     fall: float = 0.5
     weight_decay: float = 0.05
     clip: float = 1.0
@@ -76,12 +76,16 @@ def _optimizer(model: LlamaForCausalLM, schedule: Schedule) -> AdamW:
     return AdamW(groups, lr=peak, betas=(0.9, 0.95), foreach=True)
 
 
-def _loss(model: LlamaForCausalLM, batch: Batch, depth: int) -> tuple[Tensor, Tensor]:
+def _loss(
+    model: LlamaForCausalLM, batch: Batch, depth: int, answers: Tensor
+) -> tuple[Tensor, Tensor]:
     """The loss, and [S] its part at each scored position.
 
     What is expected at the end of a cue is expected twice: at the end of the decoder, and after
-    `depth` layers. What a sentence is about is to be gathered there early, so that the layers that
-    follow, and a prefix in them, have something to work with.
+    `depth` layers, there among the words that are `answers` only. What a sentence is about is to be
+    gathered there early, so that the layers that follow, and a prefix in them, have something to
+    work with. The states of the sentence itself should bring it to mind likewise: what is left to
+    itself there drifts apart by language, and prefixes, LoRA and adapters read it.
     """
     states = model.model(
         input_ids=batch.tokens,
@@ -92,17 +96,23 @@ def _loss(model: LlamaForCausalLM, batch: Batch, depth: int) -> tuple[Tensor, Te
     ).hidden_states
     logits = scored_logits(model, states[-1], batch.scored)
     each = functional.cross_entropy(logits, batch.targets, reduction="none")
-    each = each.index_copy(0, batch.soft, _soft_loss(logits[batch.soft], batch))
+    each = each.index_copy(
+        0, batch.soft, _soft_loss(logits[batch.soft], batch.soft_tokens, batch.soft_shares)
+    )
     loss = (each * batch.weights).sum() / batch.weights.sum()
-    early = model.model.norm(states[depth].flatten(0, 1)[batch.scored[batch.soft]])
-    early_loss = _soft_loss(model.lm_head(early), batch).sum()
+    early = torch.cat([batch.scored[batch.soft], batch.gist])
+    tokens = torch.cat([batch.soft_tokens, batch.gist_tokens])
+    shares = torch.cat([batch.soft_shares, batch.gist_shares])
+    state = model.model.norm(states[depth].flatten(0, 1)[early])
+    among = state @ model.lm_head.weight[answers].T
+    early_loss = _soft_loss(among, torch.searchsorted(answers, tokens), shares).sum()
     return loss + early_loss / batch.weights.sum(), each
 
 
-def _soft_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """[N] cross-entropy to the expected distributions, of logits [N, V]."""
-    logprobs = logits.log_softmax(-1).gather(1, batch.soft_tokens)
-    return -(logprobs * batch.soft_shares).sum(-1)
+def _soft_loss(logits: Tensor, tokens: Tensor, shares: Tensor) -> Tensor:
+    """[N] cross-entropy of logits [N, V] to `shares` [N, K] of the `tokens` [N, K]."""
+    logprobs = logits.log_softmax(-1).gather(1, tokens)
+    return -(logprobs * shares).sum(-1)
 
 
 def train(
@@ -115,6 +125,7 @@ def train(
     """
     model.train()
     optimizer = _optimizer(model, schedule)
+    answers = packer.writer.answers.possible()
     folder = work / "checkpoint"
     done = checkpoint.load(folder, model, optimizer, identity)
     if done:
@@ -129,7 +140,7 @@ def train(
         batch = packer.batch(step)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * _rate(step, schedule)
-        loss, each = _loss(model, batch, schedule.depth)
+        loss, each = _loss(model, batch, schedule.depth, answers)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(f"loss is {value} at step {step}; checkpoint in {folder}")

@@ -79,7 +79,7 @@ python -m pretraining.judge --sib200 <folder of SIB-200> --output build/judge
 ```
 
 Baselines: always the most frequent label; logistic regression on TF-IDF of English words, and on
-the mean of the model's token embeddings (common tokens weighted down).
+the mean of what the model's token embeddings say of meaning (common tokens weigh little there).
 
 | | {columns} |
 |---|{rule}|
@@ -108,6 +108,7 @@ rate {rate}, embeddings at {part} of it. Seed {seed}. {note}
 | Parallel Universal Dependencies (en, hi, ko, ru, tr) | CC BY-SA 3.0 |
 | Common Voice sentence collections | CC0 |
 | Tatoeba, XTREME's selection | CC BY 2.0 FR |
+| the project's lexicon, 1,409 concepts in 22 languages | CC BY 4.0 |
 
 The weights are shared under CC BY-SA 4.0, as the text with the strictest terms asks of what is
 made from it. No sentence of SIB-200 is in the text. XNLI's dev and test splits were not used (15 of
@@ -167,8 +168,8 @@ def _topics(judged: Judged) -> dict[str, str]:
     }
 
 
-def render(record: dict[str, object], judged: Judged, note: str) -> str:
-    """The card's text from the build's record and the judgement."""
+def render(record: dict[str, object], judged: Judged, vocabulary: int, note: str) -> str:
+    """The card's text from the build's record, the judgement and the size of the vocabulary."""
     settings, schedule, scores = record["settings"], record["schedule"], record["held_out"]
     assert isinstance(settings, dict)
     assert isinstance(schedule, dict)
@@ -196,7 +197,7 @@ def render(record: dict[str, object], judged: Judged, note: str) -> str:
         layers=settings["layers"],
         width=settings["width"],
         heads=settings["heads"],
-        vocabulary=int(settings["vocabulary"]) + int(settings["words"]),
+        vocabulary=vocabulary,
         steps=int(settings["steps"]),
         batch=settings["rows"],
         tokens=int(settings["steps"]) * int(settings["rows"]) * 256 / 1e6,
@@ -212,12 +213,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the model card")
     parser.add_argument("--scores", type=Path, required=True, help="scores.json of the build")
     parser.add_argument("--judged", type=Path, required=True, help="judged.json of the judgement")
-    parser.add_argument("--output", type=Path, required=True, help="README.md to write")
+    parser.add_argument("--output", type=Path, required=True, help="README.md to write, in the folder of the packaged files")
     parser.add_argument("--note", default="", help="a sentence on how this run went")
     arguments = parser.parse_args()
     record = json.loads(arguments.scores.read_text(encoding="utf-8"))
     judged = json.loads(arguments.judged.read_text(encoding="utf-8"))
-    text = render(record, judged, arguments.note)
+    config = json.loads((arguments.output.parent / "config.json").read_text(encoding="utf-8"))
+    text = render(record, judged, config["vocab_size"], arguments.note)
     arguments.output.write_text(text, encoding="utf-8")
 
 

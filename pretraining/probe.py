@@ -5,8 +5,9 @@
 A classifier is trained on English only, on one frozen vector a sentence, and tested in every
 language of the model. Three vectors show where the meaning is:
 
-* `tokens`: the mean of the token embeddings, common tokens weighted down (SIF, Arora, Liang
-  and Ma, "A Simple but Tough-to-Beat Baseline for Sentence Embeddings", ICLR 2017);
+* `tokens`: the mean of the part of the token embeddings that holds meaning, in which common tokens
+  are weighted down (SIF, Arora, Liang and Ma, "A Simple but Tough-to-Beat Baseline for Sentence
+  Embeddings", ICLR 2017);
 * `middle`: the mean of the hidden states in the middle of the decoder;
 * `asked`: the last hidden state after the cue `Topic:`, which is where a prefix reads.
 
@@ -35,7 +36,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pretraining.embeddings import SALIENCE
+from pretraining.embeddings import FORM
 from pretraining.languages import CODES, ENGLISH
 
 Array = npt.NDArray[np.float32]
@@ -59,16 +60,13 @@ def read_split(sib200: Path, language: str, split: str) -> Split:
 class Vectors:
     """Frozen sentence vectors of one model."""
 
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, frequency: Array
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.weight = torch.from_numpy(SALIENCE / (SALIENCE + frequency))
         self.cue = tokenizer("\nTopic:", add_special_tokens=False).input_ids
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> dict[str, Array]:
-        """[N, d] by kind of vector, rows of unit length."""
+        """[N, d] by kind of vector (`tokens` narrower), rows of unit length."""
         rows: dict[str, list[torch.Tensor]] = {"tokens": [], "middle": [], "asked": []}
         for text in texts:
             own = self.tokenizer(text, truncation=True, max_length=400).input_ids
@@ -76,8 +74,7 @@ class Vectors:
             states = self.model.model(
                 input_ids=ids, output_hidden_states=True, use_cache=False
             ).hidden_states
-            weight = self.weight[own[1:]].unsqueeze(1)
-            rows["tokens"].append((states[0][0, 1 : len(own)] * weight).mean(dim=0))
+            rows["tokens"].append(states[0][0, 1 : len(own), :-FORM].mean(dim=0))
             rows["middle"].append(states[len(states) // 2][0, 1 : len(own)].mean(dim=0))
             rows["asked"].append(states[-1][0, -1])
         return {
@@ -105,11 +102,7 @@ def probe(folder: Path, sib200: Path) -> dict[str, dict[str, float]]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tests = {code: read_split(sib200, code, "test") for code in CODES}
     train, dev = (read_split(sib200, ENGLISH, split) for split in ("train", "dev"))
-    count = np.ones(len(tokenizer), dtype=np.float32)
-    for texts, _ in (train, *tests.values()):
-        for text in texts:
-            np.add.at(count, tokenizer(text, add_special_tokens=False).input_ids, 1)
-    vectors = Vectors(model, tokenizer, count / count.sum())
+    vectors = Vectors(model, tokenizer)
     x_train, x_dev = vectors(train[0]), vectors(dev[0])
     classifiers = {
         kind: _classifier(x_train[kind], train[1], x_dev[kind], dev[1]) for kind in x_train

@@ -1,0 +1,175 @@
+"""The benchmarks of speed run on tiny sizes, both sides agree, and the figures are there. How fast
+anything is, is not looked at."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
+]
+
+SIZES = ["--hidden-size", "64", "--num-layers", "2", "--rounds", "2", "--vocabulary", "600"]
+FIELDS = "The {0} of {1} grow slowly, and people in {1} sell {0} to their neighbours in spring."
+CROPS = ("apples", "beans", "carrots", "dates", "figs", "grapes")
+PLACES = ("Ghana", "Kenya", "Peru", "Spain", "Laos", "Chile")
+
+
+def squad(path: Path) -> Path:
+    """Six passages with two questions each, in the format of SQuAD v1.1."""
+    paragraphs = [
+        {
+            "context": " ".join([FIELDS.format(crop, place)] * 2),
+            "qas": [
+                {
+                    "id": f"{crop} {number}",
+                    "question": question,
+                    "answers": [{"text": answer, "answer_start": 0}],
+                }
+                for number, (question, answer) in enumerate(
+                    [("What grows there?", crop), ("Where is that?", place)]
+                )
+            ],
+        }
+        for crop, place in zip(CROPS, PLACES, strict=True)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"data": [{"title": "crops", "paragraphs": paragraphs}]}))
+    return path
+
+
+def tsv(path: Path, rows: list[tuple[str, ...]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def pairs(header: bool) -> list[tuple[str, ...]]:
+    labels = ("entailment", "neutral", "contradiction")
+    rows = [
+        (FIELDS.format(crop, place), f"They sell {crop}.", labels[number % 3])
+        for number, (crop, place) in enumerate(zip(CROPS, PLACES, strict=True))
+    ]
+    return [("premise", "hypothesis", "label")] * header + rows
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, sib_folder: Path) -> Path:
+    """A folder of every task, in English and German or Spanish."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "sib200").symlink_to(sib_folder, target_is_directory=True)
+    for code in ("en", "es"):
+        squad(folder / "xquad" / f"xquad.{code}.json")
+        problems = [(f"How many {crop} are {n} and 3?", str(n + 3)) for n, crop in enumerate(CROPS)]
+        tsv(folder / "mgsm" / f"mgsm_{code}.tsv", problems)
+        tsv(folder / "xnli" / f"dev-{code}.tsv", pairs(header=False))
+        tsv(folder / "xnli" / f"test-{code}.tsv", pairs(header=False))
+    for code in ("eng_Latn", "spa_Latn"):
+        lines = [
+            {
+                "flores_passage": FIELDS.format(crop, place),
+                "question": "What grows there?",
+                **{f"mc_answer{n}": CROPS[n] for n in range(1, 5)},
+                "correct_answer_num": 1 + number % 4,
+            }
+            for number, (crop, place) in enumerate(zip(CROPS, PLACES, strict=True))
+        ]
+        path = folder / "belebele" / f"{code}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def figures(name: str, tmp_path: Path, *given: object) -> list[dict[str, Any]]:
+    """Run a benchmark, look at its exit status and at what every JSON has; its results."""
+    path = tmp_path / f"{name}.json"
+    main = importlib.import_module(f"benchmarks.{name}").main
+    assert main([*map(str, given), *SIZES, "--json", str(path)]) == 0
+    found: dict[str, Any] = json.loads(path.read_text())
+    assert found["benchmark"] == name
+    assert found["settings"]["rounds"] == 2
+    assert found["versions"]["torch"]
+    assert found["versions"]["peft"]
+    assert found["machine"]["cpus"]
+    assert found["machine"]["torch_threads"] >= 1
+    for result in found["results"]:
+        assert result["agrees"]
+        assert len(result["ours"]) == len(result["theirs"]) == 2
+        assert 0 < result["ratio_min"] <= result["ratio"] <= result["ratio_max"]
+    results: list[dict[str, Any]] = found["results"]
+    return results
+
+
+EVERY = {"prefix_tuning", "llama_adapter", "soft_prompt", "lora"}
+
+
+def test_train_shared(tmp_path: Path) -> None:
+    path = squad(tmp_path / "train.json")
+    given = ("--data", path, "--passages", 4, "--batch-size", 4, "--peer-batches", 2, 4)
+    results = figures("train_shared", tmp_path, *given, "--no-memory")
+    assert {result["case"]["method"] for result in results} == EVERY
+    assert all(result["work"] == 8 for result in results)
+
+
+def test_memory_is_measured_in_other_processes(tmp_path: Path) -> None:
+    path = squad(tmp_path / "train.json")
+    given = ("--data", path, "--passages", 2, "--batch-size", 4, "--methods", "lora")
+    [result] = figures("train_shared", tmp_path, *given, "--peer-batches", 2)
+    memory = result["more"]["peak MiB beyond the libraries"]
+    assert min(memory["ours"], memory["theirs"]) > 0
+
+
+@pytest.mark.parametrize("task", ["xnli", "sib200"])
+def test_train_short(task: str, data: Path, tmp_path: Path) -> None:
+    path = data / "sib200/data/annotated/eng_Latn/train.tsv"
+    if task == "xnli":
+        path = tsv(tmp_path / "train.tsv", pairs(header=True))
+    given = ("--task", task, "--data", path, "--examples", 6, "--batch-size", 3)
+    options = ("--peer-batches", 3, "--no-memory", "--methods", "prefix_tuning", "lora")
+    results = figures("train_short", tmp_path, *given, *options)
+    assert [result["work"] for result in results] == [6, 6]
+
+
+def test_score(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    results = figures("score", tmp_path, "--data", data, "--examples", 3, "--peer-batches", 2, 4)
+    cases = {(result["case"]["task"], result["case"]["method"]) for result in results}
+    assert len(cases) == 3 * 5
+    effects = [result["agreement"].get("effect of the adapter", 1.0) for result in results]
+    assert min(effects) > 0.01
+
+
+def test_generate(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    few = ("--xquad-examples", 4, "--mgsm-examples", 3, "--xquad-tokens", 4, "--mgsm-tokens", 6)
+    methods = ("--methods", "none", "lora", "--peer-batches", 2)
+    results = figures("generate", tmp_path, "--data", data, *few, *methods)
+    assert [result["case"]["task"] for result in results] == ["xquad", "mgsm"] * 2
+    assert [result["work"] for result in results] == [8, 6] * 2
+
+
+@pytest.mark.parametrize("task", ["xquad", "sib200"])
+def test_floor(task: str, data: Path, tmp_path: Path) -> None:
+    path = data / "sib200/data/annotated/eng_Latn/train.tsv"
+    if task == "xquad":
+        path = squad(tmp_path / "train.json")
+    given = ("--task", task, "--data", path, "--examples", 8, "--batch-size", 4)
+    results = figures("floor", tmp_path, *given, "--layers", "all", "last:1")
+    assert len(results) == 6
+    for result in results:
+        tokens = result["more"]["tokens"]
+        shared = tokens["shared once"] < tokens["one by one"]
+        assert shared == (task == "xquad")
+
+
+def test_adapters(data: Path, tmp_path: Path) -> None:
+    path = data / "sib200/data/annotated/eng_Latn/test.tsv"
+    given = ("--data", path, "--adapters", 3, "--examples", 2, "--batch-size", 4)
+    results = figures("adapters", tmp_path, *given)
+    assert {result["case"]["method"] for result in results} == EVERY

@@ -125,6 +125,8 @@ def sides(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     found = {name: _data(options, name, counts[name]) for name in options.tasks}
     tasks = {name: data for name, data in found.items() if data is not None}
+    if not tasks:
+        raise SystemExit(f"{options.data} holds no folder of {' or '.join(options.tasks)}")
     texts = [
         data.prompts[code].render(example.fields)
         for data in tasks.values()

@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AutoModelForCausalLM
 
-from benchmarks.common import Result, alternate, arguments, finish, make_model
+from benchmarks.common import Result, alternate, arguments, fastest, finish, make_model
 from benchmarks.training import CHECKED, LOSS, Job, Ours, encode
 from polyprefix.config import ModelConfig, RuntimeConfig
 from polyprefix.methods import AdaptedModel, save_adapter
@@ -47,6 +47,9 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """Each without effect at the start."""
 
+ROWS = (512, 1024, 2048, 4096)
+"""Tokens of a row at least, of which the floor takes what it is fastest with."""
+
 SHARED = 16
 """Tokens that examples share at least, for the shared part to be computed once."""
 
@@ -58,8 +61,8 @@ class Packed:
     Attributes:
         ids: ``[1, T]``.
         positions: ``[1, T]``.
-        pieces: of each group, where its shared tokens begin, and then where each example's own
-            begin, and where the last ends.
+        pieces: of each group, where its shared tokens begin, then where each example's own begin,
+            and where the last ends; of an example that is alone, where it begins and ends.
         reads: ``[N]`` places at which an answer's token is predicted.
         targets: ``[N]`` those tokens.
     """
@@ -97,12 +100,16 @@ def pack(examples: Sequence[TrainingExample], budget: int, device: str) -> list[
             rows.append(([], [], [], [], []))
         ids, positions, pieces, reads, targets = rows[-1]
         bounds = [len(ids)]
+        alone = len(members) == 1
+        if alone:
+            shared = 0
         ids += members[0].prompt[:shared]
         positions += range(shared)
         for member in members:
-            bounds.append(len(ids))
+            first = len(ids)
+            bounds += [] if alone else [first]
             ids += [*member.prompt[shared:], *member.answer[:-1]]
-            positions += range(shared, shared + len(ids) - bounds[-1])
+            positions += range(shared, shared + len(ids) - first)
             reads += range(len(ids) - len(member.answer), len(ids))
             targets += member.answer
         pieces.append([*bounds, len(ids)])
@@ -229,16 +236,25 @@ def compare(
     some = examples[:CHECKED]
     [(loss, _)] = ours(some, len(some), 1)
     apart = abs(loss - theirs(pack(some, budget, device)))
-    load = [pack(examples[i : i + batch], budget, device) for i in range(0, len(examples), batch)]
+
+    def load(tokens: int) -> list[list[Packed]]:
+        parts = [examples[i : i + batch] for i in range(0, len(examples), batch)]
+        return [pack(part, tokens, device) for part in parts]
+
+    loads = {tokens: load(tokens) for tokens in (*ROWS, budget)}
+    best = fastest(sorted(loads), lambda tokens: theirs(loads[tokens][0]), device)
     mine, other = alternate(
         lambda: ours(examples, batch),
-        lambda: [theirs(rows) for rows in load],
+        lambda: [theirs(rows) for rows in loads[best]],
         options.rounds,
         device,
     )
     separate = sum(len(example.prompt) + len(example.answer) - 1 for example in examples)
-    computed = sum(row.ids.shape[1] for rows in load for row in rows)
-    more = {"tokens": {"one by one": separate, "shared once": computed}}
+    computed = sum(row.ids.shape[1] for rows in loads[best] for row in rows)
+    more = {
+        "tokens": {"one by one": separate, "shared once": computed},
+        "floor's tokens of a row": best,
+    }
     agreement = {"loss": loss, "apart": apart}
     agrees = apart < LOSS * max(1.0, loss)
     return Result(case, "floor", len(examples), mine, other, agrees, agreement, more)

@@ -10,10 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 SIZES = ["--hidden-size", "64", "--num-layers", "2", "--rounds", "2", "--vocabulary", "600"]
 FIELDS = "The {0} of {1} grow slowly, and people in {1} sell {0} to their neighbours in spring."
@@ -109,6 +106,7 @@ def figures(name: str, tmp_path: Path, *given: object) -> list[dict[str, Any]]:
 EVERY = {"prefix_tuning", "llama_adapter", "soft_prompt", "lora"}
 
 
+@pytest.mark.slow
 def test_train_shared(tmp_path: Path) -> None:
     path = squad(tmp_path / "train.json")
     given = ("--data", path, "--passages", 4, "--batch-size", 4, "--peer-batches", 2, 4)
@@ -117,6 +115,21 @@ def test_train_shared(tmp_path: Path) -> None:
     assert all(result["work"] == 8 for result in results)
 
 
+@pytest.mark.slow
+def test_sides_that_differ_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The peer forgets our adapter and trains one of its own."""
+    from benchmarks import train_shared, training
+
+    monkeypatch.setattr(training, "set_peft_model_state_dict", lambda *_: None)
+    path = squad(tmp_path / "train.json")
+    given = ["--data", str(path), "--passages", "2", "--methods", "prefix_tuning", "--no-memory"]
+    assert train_shared.main([*given, *SIZES, "--peer-batches", "4"]) == 1
+    assert "NOT THE SAME" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_memory_is_measured_in_other_processes(tmp_path: Path) -> None:
     path = squad(tmp_path / "train.json")
     given = ("--data", path, "--passages", 2, "--batch-size", 4, "--methods", "lora")
@@ -125,6 +138,7 @@ def test_memory_is_measured_in_other_processes(tmp_path: Path) -> None:
     assert min(memory["ours"], memory["theirs"]) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["xnli", "sib200"])
 def test_train_short(task: str, data: Path, tmp_path: Path) -> None:
     path = data / "sib200/data/annotated/eng_Latn/train.tsv"
@@ -136,6 +150,7 @@ def test_train_short(task: str, data: Path, tmp_path: Path) -> None:
     assert [result["work"] for result in results] == [6, 6]
 
 
+@pytest.mark.slow
 def test_score(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     results = figures("score", tmp_path, "--data", data, "--examples", 3, "--peer-batches", 2, 4)
@@ -145,6 +160,7 @@ def test_score(data: Path, tmp_path: Path) -> None:
     assert min(effects) > 0.01
 
 
+@pytest.mark.slow
 def test_generate(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     few = ("--xquad-examples", 4, "--mgsm-examples", 3, "--xquad-tokens", 4, "--mgsm-tokens", 6)
@@ -154,6 +170,7 @@ def test_generate(data: Path, tmp_path: Path) -> None:
     assert [result["work"] for result in results] == [8, 6] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["xquad", "sib200"])
 def test_floor(task: str, data: Path, tmp_path: Path) -> None:
     path = data / "sib200/data/annotated/eng_Latn/train.tsv"
@@ -168,8 +185,61 @@ def test_floor(task: str, data: Path, tmp_path: Path) -> None:
         assert shared == (task == "xquad")
 
 
+@pytest.mark.slow
 def test_adapters(data: Path, tmp_path: Path) -> None:
     path = data / "sib200/data/annotated/eng_Latn/test.tsv"
     given = ("--data", path, "--adapters", 3, "--examples", 2, "--batch-size", 4)
     results = figures("adapters", tmp_path, *given)
     assert {result["case"]["method"] for result in results} == EVERY
+
+
+# Parts, quickly ----------------------------------------------------------------------------------
+
+
+def test_the_ratio_is_of_pairs_of_rounds() -> None:
+    from benchmarks.common import Result
+
+    result = Result({}, "peer", 12, [1.0, 2.0, 4.0], [3.0, 10.0, 4.0], True, {})
+    found = result.summary()
+    assert [found[name] for name in ("ratio", "ratio_min", "ratio_max")] == [3.0, 1.0, 5.0]
+    assert [found[name] for name in ("ours_per_second", "theirs_per_second")] == [6.0, 3.0]
+
+
+def test_sides_take_turns() -> None:
+    from benchmarks.common import alternate
+
+    order: list[str] = []
+    ours, theirs = alternate(lambda: order.append("o"), lambda: order.append("t"), 3, "cpu")
+    assert "".join(order) == "ottoot"
+    assert len(ours) == len(theirs) == 3
+
+
+def test_a_larger_vocabulary_makes_the_same_tokens() -> None:
+    from benchmarks.common import make_tokenizer
+
+    small, large = (make_tokenizer([FIELDS] * 3, size) for size in (400, 5000))
+    assert (len(small), len(large)) == (400, 5000)
+    text = FIELDS.format("figs", "Peru")
+    assert large(text)["input_ids"][0] == large.bos_token_id
+    # What the texts give rise to is learned by either, in the same order.
+    assert make_tokenizer([FIELDS] * 3, 9000)(text) == large(text)
+    assert max(large(text)["input_ids"]) < 1000
+
+
+def test_the_floor_computes_shared_tokens_once() -> None:
+    from benchmarks.floor import groups_of, pack
+    from polyprefix.training import TrainingExample
+
+    passage = list(range(100, 120))
+    examples = [
+        TrainingExample([*passage, 1, 2], [7, 8]),
+        TrainingExample([5, 6], [7]),
+        TrainingExample([*passage, 3], [9]),
+    ]
+    assert [(shared, len(members)) for shared, members in groups_of(examples)] == [(1, 1), (20, 2)]
+    [row] = pack(examples, 1000, "cpu")
+    assert row.ids.tolist() == [[5, 6, *passage, 1, 2, 7, 3]]
+    assert row.positions.tolist() == [[0, 1, *range(20), 20, 21, 22, 20]]
+    assert row.pieces == [[0, 2], [2, 22, 25, 26]]
+    assert row.reads.tolist() == [1, 23, 24, 25]
+    assert row.targets.tolist() == [7, 7, 8, 9]

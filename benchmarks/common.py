@@ -132,13 +132,25 @@ def make_model(folder: Path, options: argparse.Namespace, size: int, texts: Iter
     return str(folder)
 
 
-def attach(model: AdaptedModel, method: str, folder: Path, seed: int = 0) -> None:
+def attach(
+    model: AdaptedModel, method: str, folder: Path, seed: int = 0, length: int | None = None
+) -> None:
     """Attach a method's adapter, add noise to it, and write it for PEFT.
+
+    Args:
+        model: what to attach it to.
+        method: one of ``METHODS``.
+        folder: receives the adapter in both formats.
+        seed: of its parameters.
+        length: P in place of the one in ``METHODS``, where the method has one.
 
     Raises:
         SystemExit: PEFT cannot compute it on this model.
     """
-    adapter = model.attach({"name": method, **METHODS[method]}, seed=seed)
+    values = dict(METHODS[method])
+    if length is not None and "length" in values:
+        values["length"] = length
+    adapter = model.attach({"name": method, **values}, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in adapter.trainable().values():

@@ -55,8 +55,9 @@ def compare(pair: Sides, options: argparse.Namespace) -> Result:
     agreement = {"largest difference": difference}
     agrees = difference < TOLERANCE
     if pair.case["method"] != "none":
-        agreement["effect of the adapter"] = _effect(pair, ours)
-        agrees = agrees and agreement["effect of the adapter"] > 10 * TOLERANCE
+        effect = _effect(pair, ours)
+        agreement["effect of the adapter"] = effect
+        agrees = agrees and effect > 10 * difference
     more = {"peer's batch": best, "parameters": pair.parameters, "requests": len(requests)}
     peer = "HFLM" if pair.case["method"] == "none" else "HFLM with PEFT"
     return Result(pair.case, peer, len(rows), mine, other, agrees, agreement, more)

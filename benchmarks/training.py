@@ -184,6 +184,7 @@ def options_of(description: str | None) -> argparse.ArgumentParser:
     parser = arguments(description)
     add = parser.add_argument
     add("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    add("--length", type=int, help="P of prefix tuning, LLaMA-Adapter and soft prompts")
     add("--batch-size", type=int, default=32, help="examples of an optimizer step, both sides")
     add("--micro-batch-tokens", type=int, default=RuntimeConfig().micro_batch_tokens, help="ours")
     add("--peer-batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="to choose from")
@@ -216,7 +217,7 @@ def _method(
 ) -> Result:
     backbone = load_backbone(ModelConfig(name=model))
     parameters = sum(value.numel() for value in backbone.model.parameters())
-    attach(AdaptedModel(backbone), case["method"], folder, options.seed)
+    attach(AdaptedModel(backbone), case["method"], folder, options.seed, options.length)
     examples = encode(backbone.tokenizer, task, chosen)
     size = backbone.vocab_size
     del backbone

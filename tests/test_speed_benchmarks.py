@@ -144,7 +144,7 @@ def test_train_short(task: str, data: Path, tmp_path: Path) -> None:
     path = data / "sib200/data/annotated/eng_Latn/train.tsv"
     if task == "xnli":
         path = tsv(tmp_path / "train.tsv", pairs(header=True))
-    given = ("--task", task, "--data", path, "--examples", 6, "--batch-size", 3)
+    given = ("--task", task, "--data", path, "--examples", 6, "--batch-size", 3, "--length", 5)
     options = ("--peer-batches", 3, "--no-memory", "--methods", "prefix_tuning", "lora")
     results = figures("train_short", tmp_path, *given, *options)
     assert [result["work"] for result in results] == [6, 6]
@@ -156,8 +156,9 @@ def test_score(data: Path, tmp_path: Path) -> None:
     results = figures("score", tmp_path, "--data", data, "--examples", 3, "--peer-batches", 2, 4)
     cases = {(result["case"]["task"], result["case"]["method"]) for result in results}
     assert len(cases) == 3 * 5
-    effects = [result["agreement"].get("effect of the adapter", 1.0) for result in results]
-    assert min(effects) > 0.01
+    for result in results:
+        effect = result["agreement"].get("effect of the adapter", 1.0)
+        assert effect > 100 * result["agreement"]["largest difference"]
 
 
 @pytest.mark.slow

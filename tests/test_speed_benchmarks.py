@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def squad(path: Path) -> Path:
     return path
 
 
-def tsv(path: Path, rows: list[tuple[str, ...]]) -> Path:
+def tsv(path: Path, rows: Sequence[tuple[str, ...]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -49,7 +50,7 @@ def tsv(path: Path, rows: list[tuple[str, ...]]) -> Path:
 
 def pairs(header: bool) -> list[tuple[str, ...]]:
     labels = ("entailment", "neutral", "contradiction")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (FIELDS.format(crop, place), f"They sell {crop}.", labels[number % 3])
         for number, (crop, place) in enumerate(zip(CROPS, PLACES, strict=True))
     ]
@@ -228,7 +229,7 @@ def test_a_larger_vocabulary_makes_the_same_tokens() -> None:
 
 
 def test_the_floor_computes_shared_tokens_once() -> None:
-    from benchmarks.floor import groups_of, pack
+    from benchmarks.frozen import groups_of, pack
     from polyprefix.training import TrainingExample
 
     passage = list(range(100, 120))

@@ -1,0 +1,307 @@
+"""What the benchmarks share: a random model, methods with their peer in PEFT, timing, the report.
+
+Both sides of a benchmark load the same folder. Without ``--model`` that is a Llama with random
+weights and a tokenizer that is trained on the texts at hand, so nothing is downloaded. Weights say
+nothing about speed; they are drawn wide enough that a wrong computation gives another loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported, which reads it then
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from polyprefix.methods import AdaptedModel, save_adapter
+from polyprefix.models import PACKAGED
+from polyprefix.results import machine, package_versions, source_commit, write_json
+
+transformers_logging.disable_progress_bar()
+warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # of PEFT
+
+METHODS: dict[str, dict[str, Any]] = {
+    "prefix_tuning": {"length": 20, "initialization": "random", "positions": "peft"},
+    "llama_adapter": {"length": 10, "initialization": "random", "gate": "layer"},
+    "soft_prompt": {"length": 20, "position": "start"},
+    "lora": {"rank": 4},
+}
+"""Methods that PEFT has too, as it has them: in all layers, a prefix at positions 0 to P - 1, one
+gate a layer, soft tokens before the text."""
+
+TOKENIZER = 32000
+"""Entries of a random model's tokenizer that texts are made of, at most. The rest of a larger
+``--vocabulary`` never occurs, so that all sizes compute the same tokens."""
+
+NOISE = 0.1
+"""Standard deviation of what is added to an adapter's parameters at the start: as they are, most
+adapters change nothing, and one that a side forgot would not be noticed."""
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="see the text at the top of this script")
+    add("--model", help="a name or a folder; by default a random Llama of the sizes that follow")
+    add("--vocabulary", type=int, nargs="+", default=[32000], help="V of the random model")
+    add("--hidden-size", type=int, default=512, help="d of the random model")
+    add("--num-layers", type=int, default=8, help="L of the random model")
+    add("--rounds", type=int, default=5, help="measurements of each side, in turn")
+    add("--seed", type=int, default=0, help="of weights and of the choice of examples")
+    add("--device", default="cpu")
+    add("--json", type=Path, help="where to write the figures")
+    return parser
+
+
+# Models ------------------------------------------------------------------------------------------
+
+
+def make_tokenizer(texts: Iterable[str], size: int) -> Any:
+    """A byte-level BPE trained on ``texts``, with ``size`` entries.
+
+    It has them all, though some may never occur: lm-evaluation-harness cuts the head of a PEFT
+    model to the size of its tokenizer.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=min(size, TOKENIZER),
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    saved = json.loads(tokenizer.to_str())
+    entries = saved["model"]["vocab"]
+    entries |= {f"<unused {number}>": number for number in range(len(entries), size)}
+    tokenizer = Tokenizer.from_str(json.dumps(saved))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def make_model(folder: Path, options: argparse.Namespace, size: int, texts: Iterable[str]) -> str:
+    """The folder of ``--model``, or of a random Llama with V = ``size`` that is written to
+    ``folder``. With the default sizes it has 40 million parameters at V = 32000, embeddings
+    tied."""
+    if options.model:
+        return str(PACKAGED.get(options.model, options.model))
+    make_tokenizer(texts, size).save_pretrained(folder)
+    width = options.hidden_size
+    heads = max(2, width // 64)
+    config = AutoConfig.for_model(
+        "llama",
+        vocab_size=size,
+        hidden_size=width,
+        intermediate_size=width * 11 // 4,
+        num_hidden_layers=options.num_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        initializer_range=width**-0.5,  # a linear map keeps the size of what goes through it
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    torch.manual_seed(options.seed)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+def attach(
+    model: AdaptedModel, method: str, folder: Path, seed: int = 0, length: int | None = None
+) -> None:
+    """Attach a method's adapter, add noise to it, and write it for PEFT.
+
+    Args:
+        model: what to attach it to.
+        method: one of ``METHODS``.
+        folder: receives the adapter in both formats.
+        seed: of its parameters.
+        length: P in place of the one in ``METHODS``, where the method has one.
+
+    Raises:
+        SystemExit: PEFT cannot compute it on this model.
+    """
+    values = dict(METHODS[method])
+    if length is not None and "length" in values:
+        values["length"] = length
+    adapter = model.attach({"name": method, **values}, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in adapter.trainable().values():
+            value.add_(NOISE * torch.randn(value.shape, generator=generator).to(value.device))
+    if reason := save_adapter(adapter, folder):
+        raise SystemExit(f"{method}: there is no peer to compare with: {reason}")
+
+
+# Timing ------------------------------------------------------------------------------------------
+
+Work = Callable[[], object]
+
+
+def seconds(work: Work, device: str = "cpu") -> float:
+    """How long a call takes, with what it has started on a device."""
+    started = time.perf_counter()
+    work()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def alternate(ours: Work, theirs: Work, rounds: int, device: str) -> tuple[list[float], ...]:
+    """Seconds of both sides, measured in turn; who is first changes from round to round, so that
+    a machine that slows down does not favour a side."""
+    found: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds):
+        order = ((0, ours), (1, theirs)) if number % 2 == 0 else ((1, theirs), (0, ours))
+        for side, work in order:
+            found[side].append(seconds(work, device))
+    return found
+
+
+def fastest(candidates: Sequence[int], work: Callable[[int], object], device: str) -> int:
+    """The setting that a side is fastest with. Settings that follow one that took a third longer
+    than the best are not tried: they stand in order of size. The side has worked before: first
+    calls are slow for other reasons."""
+    best, taken = candidates[0], float("inf")
+    if len(candidates) == 1:
+        return best
+    for candidate in candidates:
+        now = seconds(partial(work, candidate), device)
+        if now < taken:
+            best, taken = candidate, now
+        elif now > taken * 4 / 3:
+            break
+    return best
+
+
+# Report ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Result:
+    """One line of a benchmark.
+
+    Attributes:
+        case: what was measured, in words: method, task, vocabulary.
+        peer: whom against.
+        work: examples (or what ``unit`` says) of one measurement.
+        ours: seconds of each measurement.
+        theirs: of the peer.
+        agrees: whether both sides computed the same.
+        agreement: by how much they differ, and how much they may.
+        more: settings and further figures.
+    """
+
+    case: dict[str, Any]
+    peer: str
+    work: int
+    ours: list[float]
+    theirs: list[float]
+    agrees: bool
+    agreement: dict[str, Any]
+    more: dict[str, Any] = field(default_factory=dict)
+    unit: str = "examples"
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times faster we were in each round."""
+        return [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+
+    def summary(self) -> dict[str, Any]:
+        ratios = sorted(self.ratios)
+        return {
+            **asdict(self),
+            "ratio": statistics.median(ratios),
+            "ratio_min": ratios[0],
+            "ratio_max": ratios[-1],
+            "ours_per_second": self.work / statistics.median(self.ours),
+            "theirs_per_second": self.work / statistics.median(self.theirs),
+        }
+
+
+def processor() -> str:
+    """The processor's name, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def surroundings(device: str) -> dict[str, Any]:
+    """Machine and versions."""
+    versions: dict[str, str | None] = dict(package_versions())
+    try:
+        versions["lm_eval"] = version("lm_eval")
+    except PackageNotFoundError:
+        versions["lm_eval"] = None
+    threads = {"processor": processor(), "torch_threads": torch.get_num_threads()}
+    if device.startswith("cuda"):
+        threads["accelerator"] = torch.cuda.get_device_name(device)
+    where = machine() | threads
+    return {"machine": where, "versions": versions, "commit": source_commit()}
+
+
+def finish(name: str, options: argparse.Namespace, results: Sequence[Result]) -> int:
+    """Print the table and write ``--json``; 1 if the sides do not agree somewhere."""
+    table = Table(box=SIMPLE_HEAD, title=f"{name}: median of {options.rounds} rounds")
+    for column in ("case", "ours /s", "theirs /s", "ratio", "min", "max", "agreement"):
+        first = column == "case"
+        table.add_column(column, justify="left" if first else "right", no_wrap=first)
+    lines = [result.summary() for result in results]
+    for line in lines:
+        said = "; ".join(f"{key} {_short(value)}" for key, value in line["agreement"].items())
+        table.add_row(
+            f"{_named(line['case'])} against {line['peer']}",
+            *(f"{line[key]:.3g}" for key in ("ours_per_second", "theirs_per_second", "ratio")),
+            *(f"{line[key]:.3g}" for key in ("ratio_min", "ratio_max")),
+            ("" if line["agrees"] else "NOT THE SAME: ") + said,
+        )
+        for key, value in line["more"].items():
+            table.add_row(f"  {key}: {_short(value)}")
+    Console(width=150).print(table)
+    if options.json is not None:
+        settings = {key: _plain(value) for key, value in vars(options).items()}
+        about = {"benchmark": name, "settings": settings, **surroundings(options.device)}
+        write_json(options.json, about | {"results": lines})
+    return int(not lines or not all(line["agrees"] for line in lines))
+
+
+def _named(case: dict[str, Any]) -> str:
+    """Texts as they are, numbers with what they are of."""
+    return " ".join(v if isinstance(v, str) else f"{k}={v}" for k, v in case.items())
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

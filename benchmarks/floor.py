@@ -1,0 +1,144 @@
+"""A training step against its floor.
+
+    python -m benchmarks.floor --task xquad --data new_wiki_v1.0.json
+
+The floor is what no training of an adapter can do without: the frozen backbone forward, and
+backward down to the input of the lowest adapted layer, every token that examples share computed
+once, logits at labelled positions only. It has no adapter, no optimizer, no log and no batches to
+make: ids are laid out beforehand, in rows of whole groups of examples. Attention is computed piece
+by piece, each exactly as large as it has to be: shared tokens among themselves, then each example's
+own tokens with what they see. The model is transformers' own.
+
+The other side is :func:`polyprefix.training.train` with an adapter in ``--layers``. With adapters
+that change nothing at the start both sides have the same loss at the first step, and that is
+checked; what is timed is the method as it usually starts. The ratio is floor to training: 0.91
+means that training takes a tenth longer.
+
+``--data`` is a file that the task reads: SQuAD v1.1, XTREME's XNLI, SIB-200.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import Result, alternate, arguments, fastest, finish, make_model
+from benchmarks.frozen import Floor, Packed, pack
+from benchmarks.training import CHECKED, LOSS, Job, Ours, encode
+from polyprefix.config import ModelConfig, RuntimeConfig
+from polyprefix.methods import AdaptedModel, save_adapter
+from polyprefix.models import load_backbone
+from polyprefix.tasks import Example, get_task
+from polyprefix.training import TrainingExample
+
+METHODS: dict[str, dict[str, Any]] = {
+    "prefix_tuning": {"initialization": "random"},
+    "llama_adapter": {"initialization": "random"},
+    "lora": {},
+}
+"""As they are timed."""
+
+WITHOUT_EFFECT = {"prefix_tuning": {"initialization": "zero"}}
+"""What is another start where the usual one has an effect."""
+
+ROWS = (512, 1024, 2048, 4096)
+"""Tokens of a row at least, of which the floor takes what it is fastest with."""
+
+
+def main(arguments_: Sequence[str] | None = None) -> int:
+    """Compare; print the table."""
+    parser = arguments(__doc__)
+    add = parser.add_argument
+    add("--task", choices=["xquad", "xnli", "sib200"], default="xquad")
+    add("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    add("--layers", nargs="+", default=["all"], help="adapted layers: all, last:4...")
+    add("--examples", type=int, default=128)
+    add("--batch-size", type=int, default=32, help="examples of an optimizer step")
+    add("--micro-batch-tokens", type=int, default=RuntimeConfig().micro_batch_tokens)
+    options = parser.parse_args(arguments_)
+    task = get_task(options.task)
+    chosen = _choose(task.read_file(options.data, "train").examples, options)
+    texts = [task.prompt.render(example.fields) for example in chosen]
+    results = []
+    for size in options.vocabulary if options.model is None else [0]:
+        with tempfile.TemporaryDirectory() as name:
+            model = make_model(Path(name, "model"), options, size, texts)
+            backbone = load_backbone(ModelConfig(name=model))
+            if (kind := backbone.family.model_type) != "llama":
+                raise SystemExit(f"the floor is written for llama, not for {kind}")
+            examples = encode(backbone.tokenizer, task, chosen)
+            for method in options.methods:
+                for layers in options.layers:
+                    case = {"task": task.name, "method": method, "layers": layers}
+                    case |= {"V": backbone.vocab_size}
+                    folder = Path(name, method, layers.replace(":", "-"))
+                    results.append(compare(case, model, folder, examples, options))
+    return finish("floor", options, results)
+
+
+def compare(
+    case: dict[str, Any],
+    model: str,
+    folder: Path,
+    examples: list[TrainingExample],
+    options: argparse.Namespace,
+) -> Result:
+    """One method in some layers."""
+    batch, budget, device = options.batch_size, options.micro_batch_tokens, options.device
+
+    def training(**changes: Any) -> tuple[Ours, int]:
+        """Our side, and its lowest adapted layer."""
+        adapted = AdaptedModel(load_backbone(ModelConfig(name=model)))
+        values = {"layers": case["layers"], **METHODS[case["method"]], **changes}
+        adapter: Any = adapted.attach({"name": case["method"], **values})
+        save_adapter(adapter, folder)
+        return Ours(Job(model, str(folder), [], batch, budget, 1, device)), min(adapter.layers)
+
+    still, lowest = training(**WITHOUT_EFFECT.get(case["method"], {}))
+    theirs = Floor(model, lowest, device)
+    some = examples[:CHECKED]
+    [(loss, _)] = still(some, len(some), 1)
+    apart = abs(loss - theirs(pack(some, budget, device)))
+    ours, _ = training()
+    ours(some, len(some), 1)
+
+    def load(tokens: int) -> list[list[Packed]]:
+        parts = [examples[i : i + batch] for i in range(0, len(examples), batch)]
+        return [pack(part, tokens, device) for part in parts]
+
+    loads = {tokens: load(tokens) for tokens in (*ROWS, budget)}
+    best = fastest(sorted(loads), lambda tokens: theirs(loads[tokens][0]), device)
+    mine, other = alternate(
+        lambda: ours(examples, batch),
+        lambda: [theirs(rows) for rows in loads[best]],
+        options.rounds,
+        device,
+    )
+    separate = sum(len(example.prompt) + len(example.answer) - 1 for example in examples)
+    computed = sum(row.ids.shape[1] for rows in loads[best] for row in rows)
+    more = {
+        "tokens": {"one by one": separate, "shared once": computed},
+        "floor's tokens of a row": best,
+    }
+    agreement = {"loss": loss, "apart": apart}
+    agrees = apart < LOSS * max(1.0, loss)
+    return Result(case, "floor", len(examples), mine, other, agrees, agreement, more)
+
+
+def _choose(found: list[Example], options: argparse.Namespace) -> list[Example]:
+    """Examples at random, whole passages with all their questions, so that there is something to
+    share; those of a batch stand together in the floor's rows."""
+    units: dict[str, list[Example]] = {}
+    for example in found:
+        units.setdefault(example.fields.get("context", example.id), []).append(example)
+    order = random.Random(options.seed).sample(list(units), len(units))
+    return [example for unit in order for example in units[unit]][: options.examples]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Greedy decoding: examples per second against lm-evaluation-harness.
+
+    python -m benchmarks.generate --data DATA --languages eng_Latn,spa_Latn
+
+``DATA`` holds the folders ``xquad`` and ``mgsm``. XQuAD's questions are taken passage by passage,
+as they stand in its files. A random model hardly ever writes a stop string, so its answers are as
+long as they may be, the same on both sides. Needs ``polyprefix[harness]``; see
+``benchmarks/evaluating.py`` for what the two sides do.
+
+Of the methods that PEFT has too only LoRA can be compared: in left-padded batches, which the
+harness makes, PEFT's prompt methods compute something else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.common import Result, alternate, finish
+from benchmarks.evaluating import Sides, options_of, sides
+from polyprefix.tasks import Example
+
+TASKS = ("xquad", "mgsm")
+SAME = 0.99
+"""The share of texts that have to be the same: in float32 two tokens may be as good as equal."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare; print the table."""
+    parser = options_of(__doc__, TASKS)
+    add = parser.add_argument
+    add("--methods", nargs="+", default=["none"], choices=["none", "lora"])
+    add("--xquad-examples", type=int, default=50, help="of each language")
+    add("--xquad-tokens", type=int, default=8, help="of an answer at most")
+    add("--mgsm-examples", type=int, default=25)
+    add("--mgsm-tokens", type=int, default=64)
+    options = parser.parse_args(arguments)
+    counts = {"xquad": options.xquad_examples, "mgsm": options.mgsm_examples}
+    tokens = {"xquad": options.xquad_tokens, "mgsm": options.mgsm_tokens}
+    found = [compare(pair, options) for pair in sides(options, options.methods, counts, tokens)]
+    return finish("generate", options, found)
+
+
+def compare(pair: Sides, options: argparse.Namespace) -> Result:
+    """One task and method."""
+    prompts, decodings = pair.fitting.data.prompts, pair.fitting.decodings
+
+    def requests_of(language: str, example: Example) -> list[Any]:
+        decoding = decodings[language]
+        wanted = {
+            "until": list(decoding.stop),
+            "max_gen_toks": decoding.max_new_tokens,
+            "do_sample": False,
+        }
+        return [(prompts[language].render(example.fields), wanted)]
+
+    requests = pair.requests("generate_until", requests_of)
+
+    def ask(asked: list[Any]) -> list[str]:
+        texts: list[str] = pair.lm.generate_until(asked, disable_tqdm=True)
+        return texts
+
+    rows, theirs = pair.predict(), ask(requests)
+    same = sum(row["prediction"] == text.strip() for row, text in zip(rows, theirs, strict=True))
+    distinct = len(set(theirs))
+    best = pair.best_batch(ask, requests, options)
+    mine, other = alternate(pair.predict, lambda: ask(requests), options.rounds, options.device)
+    agreement = {"same texts": f"{same} of {len(rows)}", "distinct": distinct}
+    more = {
+        "peer's batch": best,
+        "parameters": pair.parameters,
+        "tokens written": sum(row["tokens"] for row in rows),
+    }
+    agrees = same >= SAME * len(rows) and distinct > 1
+    return Result(pair.case, "HFLM", len(rows), mine, other, agrees, agreement, more)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

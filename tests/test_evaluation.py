@@ -13,9 +13,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from polyprefix.config import DataError, ModelConfig
 from polyprefix.evaluation import accuracy, macro_f1, majority, score_answers, summarise
 from polyprefix.evaluation.choices import predict_choices
+from polyprefix.evaluation.scoring import score_greedy_answers
 from polyprefix.methods import AdaptedModel
 from polyprefix.models import load_backbone
-from polyprefix.models.batching import Row, by_tokens, lay_out
 from polyprefix.models.encoding import Encoded, Encoder
 from polyprefix.tasks import ChoiceTask, Example, get_task
 from tests.conformance.cases import METHODS, MethodCase, adapted
@@ -57,39 +57,50 @@ def test_scores_are_those_of_one_answer_at_a_time(case: MethodCase, budget: int)
         assert got == pytest.approx(reference(model, example), abs=2e-5)
 
 
-def test_single_token_answers_take_one_row_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("case", METHODS, ids=str)
+def test_greedy_answers_are_those_that_would_be_written(case: MethodCase) -> None:
+    model = adapted("llama", case)
+    examples, expected = [], []
+    for start in range(4):
+        prompt = list(range(10 + start, 14 + 2 * start))
+        written: list[int] = []
+        for _ in range(3):
+            with torch.no_grad():
+                logits = model(torch.tensor([[*model.wrap(prompt), *written]])).logits[0, -1]
+            written.append(int(logits.argmax()))
+        other = next(token for token in range(3, 120) if token not in written)
+        answers = (written, written[:1], [*written[:2], other], [other, *written[1:]], [other])
+        examples.append(Encoded(prompt, answers))
+        expected.append([True, True, False, False, False])
+    scores, greedy = score_greedy_answers(model, examples, batch_tokens=60)
+    assert greedy == expected
+    assert scores == score_answers(model, examples, batch_tokens=60)
+
+
+@pytest.mark.parametrize(("answers", "tokens"), [(ANSWERS[0], 2), (ANSWERS[2], 4)], ids=str)
+def test_answers_share_their_prompt(
+    monkeypatch: pytest.MonkeyPatch, answers: tuple[list[int], ...], tokens: int
+) -> None:
+    """One pass over a prompt for answers of one token, and branches behind it for longer ones."""
     model = adapted("llama", MethodCase("prefix_tuning", ()))
-    rows = 0
+    computed, read = 0, 0
     forward = AdaptedModel.forward
 
     def count(self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        nonlocal rows
-        rows += len(input_ids)
+        nonlocal computed, read
+        computed += input_ids.numel()
+        read += kwargs["keep"].numel()
         return forward(self, input_ids, *args, **kwargs)
 
     monkeypatch.setattr(AdaptedModel, "forward", count)
-    score_answers(model, [Encoded([5, 6], ANSWERS[0])] * 4, batch_tokens=100)
-    assert rows == 4
-
-
-def test_batches_keep_to_the_budget() -> None:
-    source = random.Random(1)
-    lengths = [source.randrange(1, 60) for _ in range(500)]
-    batches = by_tokens(lengths, 128)
-    assert sorted(i for batch in batches for i in batch) == list(range(500))
-    assert all(max(lengths[i] for i in b) * len(b) <= 128 for b in batches)
-    # little padding: similar lengths stand together
-    padded = sum(max(lengths[i] for i in b) * len(b) for b in batches)
-    assert padded < 1.1 * sum(lengths)
-    assert by_tokens([500], 128) == [[0]]
-    assert by_tokens([], 128) == []
-
-
-def test_reads_are_flat_positions() -> None:
-    batch = lay_out([Row([1, 2, 3], [0, 2]), Row([4, 5], [1])], 0, torch.device("cpu"))
-    assert batch.input_ids.tolist() == [[1, 2, 3], [4, 5, 0]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert batch.input_ids.flatten()[batch.keep].tolist() == [1, 3, 5]
+    example = Encoded([5, 6], answers)
+    score_answers(model, [example], batch_tokens=100)
+    # branches: [5], [5, 9] and [6] of the answers [5, 9], [5, 9, 9] and [6, 9]
+    assert computed == tokens + (len(answers[-1]) > 1)
+    assert read == computed - 1
+    # What is greedy is read from the same rows, and an example that is there twice costs nothing.
+    score_greedy_answers(model, [example] * 2, batch_tokens=100)
+    assert computed == 2 * (tokens + (len(answers[-1]) > 1))
 
 
 # Encoding ----------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def test_a_text_is_scored_token_by_token(case: MethodCase, harness: Any, tiny_fo
     """Against one forward pass over the text alone; soft tokens follow or go before the token that
     stands for the missing context."""
     model = adapted(tiny_folder, case)
-    lm = harness.HarnessLM(model, greedy=False)
+    lm = harness.HarnessLM(model)
     text = "Watu wanazungumza kuhusu goals."
     ids = model.backbone.tokenizer(text)["input_ids"]
     start = model.wrap([model.backbone.tokenizer.bos_token_id])

@@ -19,19 +19,17 @@ would change it and that we do not have (``num_beams: 10``) are refused, not ign
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from polyprefix.config import ConfigError, DataError, RunError
 from polyprefix.evaluation.generation import Decoding, generate
-from polyprefix.evaluation.scoring import score_answers
+from polyprefix.evaluation.scoring import score_answers, score_greedy_answers
 from polyprefix.methods import AdaptedModel
-from polyprefix.models.batching import Row, by_tokens, lay_out
 from polyprefix.models.encoding import Encoded
 from polyprefix.results import Progress, Silent
 
@@ -43,6 +41,8 @@ except ImportError as error:
         "this needs lm-evaluation-harness, version 0.4.12 or later: "
         f"pip install 'polyprefix[harness]' ({error})"
     ) from error
+
+T = TypeVar("T")
 
 MAX_NEW_TOKENS = 256
 """Tokens of an answer where a task does not say: ``HFLM.max_gen_toks``."""
@@ -68,8 +68,6 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
         batch_tokens: padded tokens of one forward pass.
         max_length: tokens of context and continuation; by default the model's context, less what
             the adapter's soft tokens take.
-        greedy: say for each continuation whether it is what greedy decoding would write. It costs
-            another forward pass; without it the answer is always no.
         seed: of sampling. Copies of one request are drawn with the seeds that follow.
         progress: shown what is going on.
 
@@ -83,14 +81,13 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
         *,
         batch_tokens: int = 16384,
         max_length: int | None = None,
-        greedy: bool = True,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
         super().__init__()
         self.model = model.eval()
         self.tokenizer = model.backbone.tokenizer
-        self.batch_tokens, self.greedy, self.seed = batch_tokens, greedy, seed
+        self.batch_tokens, self.seed = batch_tokens, seed
         self.progress = progress or Silent()
         self.truncated = 0
         room = model.room(_context_length(model))
@@ -170,12 +167,8 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         encoded, place = self._together(requests)
-        scores = self._scores(encoded, self.batch_tokens)
-        greedy = self._greedy(encoded, scores) if self.greedy else None
-        return [
-            (scores[which][answer], greedy is not None and greedy[which][answer])
-            for which, answer in place
-        ]
+        scores, greedy = self._scores(score_greedy_answers, encoded, self.batch_tokens)
+        return [(scores[which][answer], greedy[which][answer]) for which, answer in place]
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """For each text its log-probability; one longer than the context in windows, each of which
@@ -190,7 +183,7 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
                 of.append(number)
         encoded, place = self._together(windows)
         everywhere = max(1, LOGITS // self.model.backbone.vocab_size)
-        scores = self._scores(encoded, min(self.batch_tokens, everywhere))
+        scores = self._scores(score_answers, encoded, min(self.batch_tokens, everywhere))
         totals = [0.0] * len(requests)
         for number, (which, answer) in zip(of, place, strict=True):
             totals[number] += scores[which][answer]
@@ -226,50 +219,14 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
         self.truncated += len(ids) > room
         return ids[-room:]
 
-    def _scores(self, encoded: list[Encoded], batch_tokens: int) -> list[list[float]]:
+    def _scores(self, score: Callable[..., T], encoded: list[Encoded], batch_tokens: int) -> T:
         self.progress.start("scoring", len(encoded))
         try:
-            return score_answers(
+            return score(
                 self.model, encoded, batch_tokens=batch_tokens, advance=self.progress.advance
             )
         finally:
             self.progress.finish()
-
-    def _greedy(
-        self, encoded: Sequence[Encoded], scores: Sequence[Sequence[float]]
-    ) -> list[list[bool]]:
-        """Whether each token of an answer is the most probable one at its place.
-
-        So it is where the answer has more than half of the probability. For the rest the most
-        probable tokens are read, once for all answers that are the same but for the last token."""
-        found = [[value > math.log(0.5) for value in values] for values in scores]
-        stems: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-        for number, item in enumerate(encoded):
-            for place, answer in enumerate(item.answers):
-                if not found[number][place]:
-                    stems.setdefault((number, tuple(answer[:-1])), []).append(place)
-        rows = []
-        for number, stem in stems:
-            prompt = self.model.wrap(encoded[number].prompt)
-            reads = range(len(prompt) - 1, len(prompt) + len(stem))
-            rows.append(Row([*prompt, *stem], list(reads)))
-        keys = list(stems)
-        self.progress.start("greedy answers", len(rows))
-        try:
-            for batch in by_tokens([len(row.ids) for row in rows], self.batch_tokens):
-                laid = lay_out([rows[i] for i in batch], self.model.pad_id, self.device)
-                with torch.inference_mode():
-                    output = self.model(laid.input_ids, laid.attention_mask, keep=laid.keep)
-                    likely = output.logits.argmax(-1).tolist()
-                for i in batch:
-                    number, stem = keys[i]
-                    best, likely = likely[: len(stem) + 1], likely[len(stem) + 1 :]
-                    for place in stems[keys[i]]:
-                        found[number][place] = encoded[number].answers[place] == best
-                self.progress.advance(len(batch))
-        finally:
-            self.progress.finish()
-        return found
 
     # Answers -----------------------------------------------------------------------------------
 

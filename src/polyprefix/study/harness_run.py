@@ -62,17 +62,14 @@ def evaluate_run(
     model, record = load_run(run, device)
     runtime = RunConfig.read(record["config"], where=str(folder)).runtime
     chosen: list[Any] = []
-    greedy = samples
     for name in names:
         loaded = _loaded(manager, name)
-        single = list(loaded["tasks"].values())
-        chosen += [loaded["groups"][name]] if name in loaded["groups"] else single
-        greedy = greedy or any(map(_reads_greedy, single))
+        group = loaded["groups"].get(name)
+        chosen += list(loaded["tasks"].values()) if group is None else [group]
     lm = HarnessLM(
         model,
         batch_tokens=runtime.evaluation_batch_tokens,
         max_length=max_length,
-        greedy=greedy,
         progress=progress,
     )
     results: dict[str, Any] = simple_evaluate(
@@ -138,16 +135,6 @@ def _loaded(manager: Any, name: str) -> dict[str, Any]:
             f"lm-evaluation-harness cannot load {name!r}: {type(error).__name__}: {error}"
         ) from error
     return loaded
-
-
-def _reads_greedy(task: Any) -> bool:
-    """Whether a task looks at what is greedy: for the accuracy of a single continuation, for the
-    exact match of choices, or maybe in code of its own."""
-    if task.OUTPUT_TYPE in ("generate_until", "loglikelihood_rolling"):
-        return False
-    own = callable(getattr(task.config, "process_results", None))
-    metrics = getattr(task, "_metric_fn_list", ("exact_match",))
-    return task.OUTPUT_TYPE != "multiple_choice" or own or "exact_match" in metrics
 
 
 def _plain(value: Any) -> Any:

@@ -251,6 +251,30 @@ def test_checkpointed_gradients_are_the_same(kind: str, case: MethodCase) -> Non
         torch.testing.assert_close(checkpointed[name], value, **TOLERANCE)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["prefix_tuning", "llama_adapter", "lora", "bottleneck"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_nothing_below_the_lowest_adapted_layer_is_differentiated(
+    kind: str, method: str, checkpointing: bool
+) -> None:
+    """Its input has no gradient, and checkpointing does not compute it a second time."""
+    model = AdaptedModel(backbone(kind))
+    scramble(model.attach({"name": method, "layers": "last:1"}, text=TEXT))
+    model.train()
+    model.backbone.gradient_checkpointing(checkpointing)
+    wants: list[bool] = []
+    computed: list[int] = []
+    for number, layer in enumerate(model.backbone.layers):
+        layer.register_forward_pre_hook(lambda _, inputs: wants.append(inputs[0].requires_grad))
+        model.backbone.attentions[number].register_forward_pre_hook(
+            lambda _module, _inputs, number=number: computed.append(number)
+        )
+    [batch] = lay_out(branching(model), 10_000, 0, torch.device("cpu"))
+    packed_logits(model, batch).sum().backward()
+    assert wants == [False, False]
+    assert computed == ([0, 1, 1] if checkpointing else [0, 1])
+
+
 # 7 ------------------------------------------------------------------------------------------------
 
 

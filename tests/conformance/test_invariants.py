@@ -26,6 +26,7 @@ from tests.conformance.cases import (
     texts,
 )
 
+CPU = torch.device("cpu")
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 every = pytest.mark.parametrize(("kind", "case"), PAIRS, ids=str)
 every_trained = pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_packing_and_sharing_change_nothing(kind: str, case: MethodCase, budget:
     model = adapted(kind, case)
     rows = branching(model)
     packed = False
-    for batch in lay_out(rows, budget, 0, torch.device("cpu")):
+    for batch in lay_out(rows, budget, 0, CPU):
         packed |= batch.until is not None
         with torch.no_grad():
             logits = packed_logits(model, batch)
@@ -175,7 +176,7 @@ def test_packed_gradients_are_those_of_texts_alone(
         alone_loss += float(loss.detach())
     want = collect()
     model.backbone.gradient_checkpointing(checkpointing)
-    for batch in lay_out(rows, 100, 0, torch.device("cpu")):
+    for batch in lay_out(rows, 100, 0, CPU):
         target = torch.cat([targets[i] for i in batch.texts])
         loss = F.cross_entropy(packed_logits(model, batch), target, reduction="sum") / 10
         loss.backward()
@@ -206,6 +207,15 @@ def test_cached_decoding_changes_nothing(kind: str, case: MethodCase) -> None:
     logits = torch.cat(got, dim=1)
     for row, each, visible in zip(rows, logits, mask.bool(), strict=True):
         torch.testing.assert_close(each[visible], alone(model, row), **TOLERANCE)
+
+
+def test_who_sees_whom_is_said_in_one_way() -> None:
+    model = AdaptedModel(backbone("llama"))
+    ids = torch.tensor([[5, 6, 7]])
+    with pytest.raises(ValueError, match="until needs position_ids"):
+        model(ids, until=torch.tensor([[2, 2, 2]]))
+    with pytest.raises(ValueError, match="position_ids excludes"):
+        model(ids, torch.ones_like(ids), position_ids=torch.tensor([[0, 1, 2]]))
 
 
 @pytest.mark.parametrize("case", METHODS, ids=str)
@@ -269,7 +279,7 @@ def test_nothing_below_the_lowest_adapted_layer_is_differentiated(
         model.backbone.attentions[number].register_forward_pre_hook(
             lambda _module, _inputs, number=number: computed.append(number)
         )
-    [batch] = lay_out(branching(model), 10_000, 0, torch.device("cpu"))
+    [batch] = lay_out(branching(model), 10_000, 0, CPU)
     packed_logits(model, batch).sum().backward()
     assert wants == [False, False]
     assert computed == ([0, 1, 1] if checkpointing else [0, 1])
@@ -366,6 +376,41 @@ def test_rows_carry_different_adapters(kind: str) -> None:
             torch.testing.assert_close(
                 got[visible], want, **TOLERANCE, msg=lambda m, name=name: f"{name}: {m}"
             )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_rows_carry_different_adapters(kind: str) -> None:
+    """Each row holds a tree of texts under one adapter."""
+    model, names = mixture(kind)
+    plain = texts(1)[0]
+    rows, expected = [], []
+    for name in names:
+        model.use(name)
+        wrapped_ids = [model.wrap(ids) for ids in (plain, [*plain[:5], 9, 8], [*plain, 7])]
+        [row] = lay_out([Text(ids, range(len(ids))) for ids in wrapped_ids], 999, 0, CPU)
+        rows.append(row)
+        expected.append(torch.cat([alone(model, wrapped_ids[i]) for i in row.texts]))
+    longest = max(row.input_ids.shape[1] for row in rows)
+
+    def stacked(name: str) -> torch.Tensor:
+        fill = torch.arange(longest) if name == "until" else torch.zeros(longest, dtype=torch.long)
+        filled = [fill.clone() for _ in rows]
+        for line, row in zip(filled, rows, strict=True):
+            values = getattr(row, name)[0]
+            line[: len(values)] = values
+        return torch.stack(filled)
+
+    with torch.no_grad():
+        logits = model(
+            stacked("input_ids"),
+            position_ids=stacked("position_ids"),
+            until=stacked("until"),
+            adapters=names,
+        ).logits
+    for name, row, got, want in zip(names, rows, logits, expected, strict=True):
+        torch.testing.assert_close(
+            got[row.keep], want, **TOLERANCE, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 @pytest.mark.parametrize("case", METHODS, ids=str)

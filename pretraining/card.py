@@ -213,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the model card")
     parser.add_argument("--scores", type=Path, required=True, help="scores.json of the build")
     parser.add_argument("--judged", type=Path, required=True, help="judged.json of the judgement")
-    parser.add_argument("--output", type=Path, required=True, help="README.md to write, in the folder of the packaged files")
+    parser.add_argument("--output", type=Path, required=True, help="README.md beside the weights")
     parser.add_argument("--note", default="", help="a sentence on how this run went")
     arguments = parser.parse_args()
     record = json.loads(arguments.scores.read_text(encoding="utf-8"))

@@ -179,8 +179,8 @@ class Adapter(nn.Module, ABC):
 
         AdamW moves every element by about the rate, and what d moved elements add up to grows with
         d (Yang et al. 2022, arXiv 2203.03466). The reference rates were chosen on
-        the first ``polyprefix/nano``, d = 256; at d = 4096 they come to what arXiv 2510.24619 uses for
-        7B to 8B models: about 3e-3 for prefixes, 3e-4 for LoRA."""
+        the first ``polyprefix/nano``, d = 256; at d = 4096 they come to what arXiv 2510.24619 uses
+        for 7B to 8B models: about 3e-3 for prefixes, 3e-4 for LoRA."""
         return cls.reference_learning_rate(config) * REFERENCE_WIDTH / hidden_size
 
     # What is the same for all ---------------------------------------------------------------------

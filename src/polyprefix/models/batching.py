@@ -12,9 +12,8 @@ stand end to end in rows, each in depth-first order::
     until         6 6 5 3 5 5 6 8 8      the last place of what follows it
 
 In depth-first order a token's subtree is a stretch of its row, so one number a token says who sees
-it: the query at place i sees the key at place j if ``j <= i <= until[j]``. That is what the text's
-own tokens are, no more and no less; attention is causal, so every logit is what it would be for
-the text alone.
+it: the query at place i sees the key at place j if ``j <= i <= until[j]``. Those are the tokens of
+its own text up to itself, no more and no less, so every logit is what it is for the text alone.
 
 Two lists in the order of token ids are all that is needed to find trees: neighbours in that order
 share most, and any two texts share the least that neighbours between them share (as with a suffix

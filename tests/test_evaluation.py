@@ -10,14 +10,12 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
-from polyprefix.config import DataError, ModelConfig, RunError
+from polyprefix.config import DataError, ModelConfig
 from polyprefix.evaluation import accuracy, macro_f1, majority, score_answers, summarise
-from polyprefix.evaluation.calibration import calibrate
 from polyprefix.evaluation.choices import predict_choices
 from polyprefix.evaluation.scoring import score_greedy_answers
 from polyprefix.methods import AdaptedModel
 from polyprefix.models import load_backbone
-from polyprefix.models.batching import Row, by_tokens, lay_out
 from polyprefix.models.encoding import Encoded, Encoder
 from polyprefix.tasks import ChoiceTask, Example, get_task
 from tests.conformance.cases import METHODS, MethodCase, adapted
@@ -79,42 +77,30 @@ def test_greedy_answers_are_those_that_would_be_written(case: MethodCase) -> Non
     assert scores == score_answers(model, examples, batch_tokens=60)
 
 
-def test_single_token_answers_take_one_row_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("answers", "tokens"), [(ANSWERS[0], 2), (ANSWERS[2], 4)], ids=str)
+def test_answers_share_their_prompt(
+    monkeypatch: pytest.MonkeyPatch, answers: tuple[list[int], ...], tokens: int
+) -> None:
+    """One pass over a prompt for answers of one token, and branches behind it for longer ones."""
     model = adapted("llama", MethodCase("prefix_tuning", ()))
-    rows = 0
+    computed, read = 0, 0
     forward = AdaptedModel.forward
 
     def count(self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        nonlocal rows
-        rows += len(input_ids)
+        nonlocal computed, read
+        computed += input_ids.numel()
+        read += kwargs["keep"].numel()
         return forward(self, input_ids, *args, **kwargs)
 
     monkeypatch.setattr(AdaptedModel, "forward", count)
-    score_answers(model, [Encoded([5, 6], ANSWERS[0])] * 4, batch_tokens=100)
-    assert rows == 4
-    # What is greedy is read from the same rows.
-    score_greedy_answers(model, [Encoded([5, 6], ANSWERS[0])] * 4, batch_tokens=100)
-    assert rows == 8
-
-
-def test_batches_keep_to_the_budget() -> None:
-    source = random.Random(1)
-    lengths = [source.randrange(1, 60) for _ in range(500)]
-    batches = by_tokens(lengths, 128)
-    assert sorted(i for batch in batches for i in batch) == list(range(500))
-    assert all(max(lengths[i] for i in b) * len(b) <= 128 for b in batches)
-    # little padding: similar lengths stand together
-    padded = sum(max(lengths[i] for i in b) * len(b) for b in batches)
-    assert padded < 1.1 * sum(lengths)
-    assert by_tokens([500], 128) == [[0]]
-    assert by_tokens([], 128) == []
-
-
-def test_reads_are_flat_positions() -> None:
-    batch = lay_out([Row([1, 2, 3], [0, 2]), Row([4, 5], [1])], 0, torch.device("cpu"))
-    assert batch.input_ids.tolist() == [[1, 2, 3], [4, 5, 0]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert batch.input_ids.flatten()[batch.keep].tolist() == [1, 3, 5]
+    example = Encoded([5, 6], answers)
+    score_answers(model, [example], batch_tokens=100)
+    # branches: [5], [5, 9] and [6] of the answers [5, 9], [5, 9, 9] and [6, 9]
+    assert computed == tokens + (len(answers[-1]) > 1)
+    assert read == computed - 1
+    # What is greedy is read from the same rows, and an example that is there twice costs nothing.
+    score_greedy_answers(model, [example] * 2, batch_tokens=100)
+    assert computed == 2 * (tokens + (len(answers[-1]) > 1))
 
 
 # Encoding ----------------------------------------------------------------------------------------
@@ -199,16 +185,14 @@ def test_standard_error_of_macro_f1_is_that_of_resampling() -> None:
     assert macro_f1(*draw(), 3)[1] == pytest.approx(spread, rel=0.25)
 
 
-TEXTS = ["People talk about goals.", "People talk about rivers.", "People talk about films."]
-EXAMPLES = [Example(str(i), {"text": text}, i) for i, text in enumerate(TEXTS)]
-
-
 def test_predictions_and_summary(model: AdaptedModel) -> None:
     task = get_task("sib200")
+    texts = ["People talk about goals.", "People talk about rivers.", "People talk about films."]
+    examples = [Example(str(i), {"text": text}, i) for i, text in enumerate(texts)]
     assert isinstance(task, ChoiceTask)
     encoder = Encoder(model.backbone.tokenizer, 512)
-    rows = predict_choices(model, task, task.prompt, EXAMPLES, encoder, batch_tokens=99)
-    for row, example in zip(rows, EXAMPLES, strict=True):
+    rows = predict_choices(model, task, task.prompt, examples, encoder, batch_tokens=99)
+    for row, example in zip(rows, examples, strict=True):
         assert row["label"] == task.labels[example.label]
         best = max(range(7), key=lambda i, row=row: row["logprobs"][i])
         assert row["prediction"] == task.labels[best]
@@ -219,18 +203,6 @@ def test_predictions_and_summary(model: AdaptedModel) -> None:
     scores = summarise(task, rows)
     right = sum(row["label"] == row["prediction"] for row in rows)
     assert scores["accuracy"] == right / 3
-    calibrated = calibrate([row["logprobs"] for row in rows]).argmax(axis=1)
-    assert [row["prediction_calibrated"] for row in rows] == [task.labels[i] for i in calibrated]
     assert scores["majority"] == pytest.approx(1 / 3)
     assert scores["gold_logprob"] < 0
     assert "accuracy_per_character" in scores
-
-
-def test_a_model_that_has_diverged_has_no_answers(model: AdaptedModel) -> None:
-    task = get_task("sib200")
-    assert isinstance(task, ChoiceTask)
-    with torch.no_grad():
-        model.model.get_output_embeddings().weight[5] = float("nan")
-    encoder = Encoder(model.backbone.tokenizer, 512)
-    with pytest.raises(RunError, match=r"not finite.*train\.learning_rate"):
-        predict_choices(model, task, task.prompt, EXAMPLES, encoder, batch_tokens=99)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from polyprefix.evaluation.generation import SHARED, Decoding, generate
+from polyprefix.evaluation.generation import Decoding, generate
 from polyprefix.methods import AdaptedModel
+from polyprefix.models.batching import SHARED
 from polyprefix.models.cache import TextCache
 from tests.conformance.cases import KINDS, METHODS, MethodCase, StubTokenizer, adapted, supported
 

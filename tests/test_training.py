@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import signal
 from pathlib import Path
 from typing import Any
@@ -247,22 +248,60 @@ def test_fp16_is_for_gpus(tiny_folder: Path, tmp_path: Path) -> None:
         fit(fresh(tiny_folder, MethodCase("lora", ())), tmp_path, mixed_precision="fp16")
 
 
+def singles(count: int) -> list[list[int]]:
+    return [[i] for i in range(count)]
+
+
 def test_every_example_once_an_epoch() -> None:
     lengths = [3 + i % 40 for i in range(1001)]
-    first, second = epoch(lengths, 8, seed=0, number=0), epoch(lengths, 8, seed=0, number=1)
+    first, second = (epoch(lengths, singles(1001), 8, seed=0, number=n) for n in (0, 1))
     for batches in (first, second):
         assert sorted(i for batch in batches for i in batch) == list(range(1001))
+        assert sorted(map(len, batches)) == [1, *[8] * 125]
     assert first != second
     spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in first]
     assert sum(spread) / len(spread) < 4  # of 40: similar lengths stand together
 
 
+def test_groups_stand_in_one_batch() -> None:
+    source = random.Random(0)
+    groups: list[list[int]] = []
+    while (done := sum(map(len, groups))) < 2000:
+        groups.append(list(range(done, done + source.choice([1, 3, 5, 5, 8]))))
+    count = sum(map(len, groups))
+    of = {i: number for number, group in enumerate(groups) for i in group}
+    lengths = [100 + of[i] % 50 for i in range(count)]
+    batches = epoch(lengths, groups, 16, seed=0, number=0)
+    assert sorted(i for batch in batches for i in batch) == list(range(count))
+    assert sorted(map(len, batches))[1:] == [16] * (count // 16)
+    at = {i: number for number, batch in enumerate(batches) for i in batch}
+    places = [len({at[i] for i in group}) for group in groups]
+    assert sum(places) / len(places) < 1.05
+    mixed = [len({of[i] for i in batch}) for batch in batches if len(batch) == 16]
+    assert min(mixed) >= 2
+    # which groups meet is drawn anew
+    again = epoch(lengths, groups, 16, seed=0, number=1)
+
+    def meetings(found: list[list[int]]) -> set[tuple[int, int]]:
+        return {(of[i], of[j]) for batch in found for i in batch for j in batch if of[i] < of[j]}
+
+    assert len(meetings(batches) & meetings(again)) < 0.1 * len(meetings(batches))
+
+
+def test_large_groups_are_cut_at_random() -> None:
+    batches = epoch([10] * 400, [list(range(400))], 16, seed=0, number=0)
+    assert sorted(map(len, batches)) == [16] * 25
+    neighbours = sum(i + 1 in batch for batch in batches for i in batch)
+    assert neighbours < 60  # 15 by chance, 375 if cut in order
+
+
 def test_order_from_a_step_is_the_order_from_the_start() -> None:
     lengths = list(range(30))
-    whole = batches_from(lengths, 4, seed=5, step=0)
+    groups = [[0, 1, 2], *([i] for i in range(3, 20)), list(range(20, 30))]
+    whole = batches_from(lengths, groups, 4, seed=5, step=0)
     for _ in range(11):
         next(whole)
-    later = batches_from(lengths, 4, seed=5, step=11)
+    later = batches_from(lengths, groups, 4, seed=5, step=11)
     assert [next(whole) for _ in range(20)] == [next(later) for _ in range(20)]
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from polyprefix.config import ConfigError
 from polyprefix.methods import AdaptedModel
+from polyprefix.models.batching import Batch, Text, lay_out
 from tests.conformance.cases import (
     KINDS,
     METHODS,
@@ -25,6 +26,7 @@ from tests.conformance.cases import (
     texts,
 )
 
+CPU = torch.device("cpu")
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 every = pytest.mark.parametrize(("kind", "case"), PAIRS, ids=str)
 every_trained = pytest.mark.parametrize(
@@ -110,22 +112,79 @@ def test_padding_changes_nothing(kind: str, case: MethodCase, side: str) -> None
         torch.testing.assert_close(got[visible], alone(model, row), **TOLERANCE)
 
 
-@every
-def test_packing_changes_nothing(kind: str, case: MethodCase) -> None:
-    model = adapted(kind, case)
-    rows = wrapped(model, texts(4))
-    packed = [rows[0] + rows[1], rows[2] + rows[3]]
-    segments = [
-        [0] * len(rows[0]) + [1] * len(rows[1]),
-        [0] * len(rows[2]) + [1] * len(rows[3]),
+def branching(model: AdaptedModel) -> list[Text]:
+    """Texts that share beginnings within beginnings, longer than windows, soft tokens in them;
+    one is the beginning of others, one is there twice, some share nothing."""
+    first, second, third, fourth = texts(4)
+    stems = [first, first + second[:4], first + second, first[:5] + third]
+    prompts = [*stems, first + second, third, first + second + [7, 8], fourth]
+    answers = [[11], [12, 13], [11, 12, 14], [11], [11, 12, 15], [12], [11, 16], [17]]
+    rows = [
+        model.wrap(prompt) + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    ids, _ = padded(packed, "right")
-    segment_ids, _ = padded(segments, "right", pad=-1)
-    with torch.no_grad():
-        logits = model(ids, segment_ids=segment_ids).logits
-    for number, row in enumerate(rows):
-        got = logits[number // 2][segment_ids[number // 2] == number % 2]
-        torch.testing.assert_close(got, alone(model, row), **TOLERANCE)
+    rows += [model.wrap(first[:6]) + third, rows[2]]
+    return [Text(row, range(len(row) % 3, len(row), 2)) for row in rows]
+
+
+def packed_logits(model: AdaptedModel, batch: Batch) -> torch.Tensor:
+    return model(
+        batch.input_ids, position_ids=batch.position_ids, until=batch.until, keep=batch.keep
+    ).logits
+
+
+@every
+@pytest.mark.parametrize("budget", [40, 10_000])
+def test_packing_and_sharing_change_nothing(kind: str, case: MethodCase, budget: int) -> None:
+    model = adapted(kind, case)
+    rows = branching(model)
+    packed = False
+    for batch in lay_out(rows, budget, 0, CPU):
+        packed |= batch.until is not None
+        with torch.no_grad():
+            logits = packed_logits(model, batch)
+        want = [alone(model, rows[i].ids)[list(rows[i].reads)] for i in batch.texts]
+        torch.testing.assert_close(logits, torch.cat(want), **TOLERANCE)
+    assert packed
+
+
+@every_trained
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packed_gradients_are_those_of_texts_alone(
+    kind: str, case: MethodCase, checkpointing: bool
+) -> None:
+    model = adapted(kind, case)
+    model.train()
+    without_dropout(model)
+    rows = branching(model)
+    generator = torch.Generator().manual_seed(1)
+    targets = [torch.randint(3, 120, (len(row.reads),), generator=generator) for row in rows]
+    values = model.adapter().trainable()
+
+    def collect() -> dict[str, torch.Tensor]:
+        found = {
+            name: torch.zeros_like(value) if value.grad is None else value.grad.clone()
+            for name, value in values.items()
+        }
+        model.zero_grad()
+        return found
+
+    alone_loss = packed_loss = 0.0
+    for row, target in zip(rows, targets, strict=True):
+        logits = model(torch.tensor([row.ids])).logits[0, list(row.reads)]
+        loss = F.cross_entropy(logits, target, reduction="sum") / 10
+        loss.backward()
+        alone_loss += float(loss.detach())
+    want = collect()
+    model.backbone.gradient_checkpointing(checkpointing)
+    for batch in lay_out(rows, 100, 0, CPU):
+        target = torch.cat([targets[i] for i in batch.texts])
+        loss = F.cross_entropy(packed_logits(model, batch), target, reduction="sum") / 10
+        loss.backward()
+        packed_loss += float(loss.detach())
+    assert packed_loss == pytest.approx(alone_loss, rel=1e-5)
+    for name, got in collect().items():
+        largest = max(1.0, float(want[name].abs().max()))
+        torch.testing.assert_close(got / largest, want[name] / largest, **TOLERANCE)
 
 
 @every
@@ -148,6 +207,15 @@ def test_cached_decoding_changes_nothing(kind: str, case: MethodCase) -> None:
     logits = torch.cat(got, dim=1)
     for row, each, visible in zip(rows, logits, mask.bool(), strict=True):
         torch.testing.assert_close(each[visible], alone(model, row), **TOLERANCE)
+
+
+def test_who_sees_whom_is_said_in_one_way() -> None:
+    model = AdaptedModel(backbone("llama"))
+    ids = torch.tensor([[5, 6, 7]])
+    with pytest.raises(ValueError, match="until needs position_ids"):
+        model(ids, until=torch.tensor([[2, 2, 2]]))
+    with pytest.raises(ValueError, match="position_ids excludes"):
+        model(ids, torch.ones_like(ids), position_ids=torch.tensor([[0, 1, 2]]))
 
 
 @pytest.mark.parametrize("case", METHODS, ids=str)
@@ -174,19 +242,47 @@ def gradients(model: AdaptedModel) -> dict[str, torch.Tensor]:
     }
 
 
+def without_dropout(model: AdaptedModel) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
 @every_trained
 def test_checkpointed_gradients_are_the_same(kind: str, case: MethodCase) -> None:
     model = adapted(kind, case)
     model.train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    without_dropout(model)
     plain = gradients(model)
     model.backbone.gradient_checkpointing(True)
     checkpointed = gradients(model)
     assert any(value.abs().max() > 0 for value in plain.values())
     for name, value in plain.items():
         torch.testing.assert_close(checkpointed[name], value, **TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["prefix_tuning", "llama_adapter", "lora", "bottleneck"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_nothing_below_the_lowest_adapted_layer_is_differentiated(
+    kind: str, method: str, checkpointing: bool
+) -> None:
+    """Its input has no gradient, and checkpointing does not compute it a second time."""
+    model = AdaptedModel(backbone(kind))
+    scramble(model.attach({"name": method, "layers": "last:1"}, text=TEXT))
+    model.train()
+    model.backbone.gradient_checkpointing(checkpointing)
+    wants: list[bool] = []
+    computed: list[int] = []
+    for number, layer in enumerate(model.backbone.layers):
+        layer.register_forward_pre_hook(lambda _, inputs: wants.append(inputs[0].requires_grad))
+        model.backbone.attentions[number].register_forward_pre_hook(
+            lambda _module, _inputs, number=number: computed.append(number)
+        )
+    [batch] = lay_out(branching(model), 10_000, 0, CPU)
+    packed_logits(model, batch).sum().backward()
+    assert wants == [False, False]
+    assert computed == ([0, 1, 1] if checkpointing else [0, 1])
 
 
 # 7 ------------------------------------------------------------------------------------------------
@@ -280,6 +376,41 @@ def test_rows_carry_different_adapters(kind: str) -> None:
             torch.testing.assert_close(
                 got[visible], want, **TOLERANCE, msg=lambda m, name=name: f"{name}: {m}"
             )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_rows_carry_different_adapters(kind: str) -> None:
+    """Each row holds a tree of texts under one adapter."""
+    model, names = mixture(kind)
+    plain = texts(1)[0]
+    rows, expected = [], []
+    for name in names:
+        model.use(name)
+        wrapped_ids = [model.wrap(ids) for ids in (plain, [*plain[:5], 9, 8], [*plain, 7])]
+        [row] = lay_out([Text(ids, range(len(ids))) for ids in wrapped_ids], 999, 0, CPU)
+        rows.append(row)
+        expected.append(torch.cat([alone(model, wrapped_ids[i]) for i in row.texts]))
+    longest = max(row.input_ids.shape[1] for row in rows)
+
+    def stacked(name: str) -> torch.Tensor:
+        fill = torch.arange(longest) if name == "until" else torch.zeros(longest, dtype=torch.long)
+        filled = [fill.clone() for _ in rows]
+        for line, row in zip(filled, rows, strict=True):
+            values = getattr(row, name)[0]
+            line[: len(values)] = values
+        return torch.stack(filled)
+
+    with torch.no_grad():
+        logits = model(
+            stacked("input_ids"),
+            position_ids=stacked("position_ids"),
+            until=stacked("until"),
+            adapters=names,
+        ).logits
+    for name, row, got, want in zip(names, rows, logits, expected, strict=True):
+        torch.testing.assert_close(
+            got[row.keep], want, **TOLERANCE, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 @pytest.mark.parametrize("case", METHODS, ids=str)

@@ -121,7 +121,8 @@ class RuntimeConfig(Spec):
     """What may change how fast a run is but not what it computes; not part of its identity. (Sums
     are rounded otherwise, and dropout, where a backbone or LoRA has it, falls on other elements.)
 
-    ``micro_batch_tokens``, ``evaluation_batch_tokens``: padded tokens of one forward pass.
+    ``micro_batch_tokens``, ``evaluation_batch_tokens``: tokens of one forward pass as they are laid
+    out: what examples share counts once, padding counts.
     ``checkpoint_every``: steps between checkpoints; ``None``: at every dev evaluation.
     """
 

@@ -16,10 +16,8 @@ from typing import Any
 import torch
 
 from polyprefix.methods import AdaptedModel
+from polyprefix.models.batching import common, groups
 from polyprefix.models.cache import TextCache
-
-SHARED = 16
-"""Tokens that prompts must share for the shared part to be computed apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,24 +118,18 @@ def _generator(decoding: Decoding, ids: list[int]) -> torch.Generator | None:
 
 def _batches(rows: list[_Row], new: int, budget: int, *, sharing: bool) -> list[list[_Row]]:
     """Rows that begin alike stand together; then batches of similar length, longest first."""
-    groups: list[list[_Row]] = []
-    for row in sorted(rows, key=lambda row: row.ids):
-        shared = _common(groups[-1][0].ids, row.ids) if groups else 0
+    together = groups([row.ids for row in rows]) if sharing else [[i] for i in range(len(rows))]
+    alike = [[rows[i] for i in group] for group in together]
+    for group in alike:
         # At least one token is left to each row: its logits begin the answer.
-        shared = min(shared, len(row.ids) - 1, len(groups[-1][0].ids) - 1) if groups else 0
-        if sharing and shared >= SHARED and 2 * shared >= len(row.ids):
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    for group in groups:
-        alike = min(_common(group[0].ids, row.ids) for row in group)
-        shared = min([alike, *(len(row.ids) - 1 for row in group)]) if len(group) > 1 else 0
+        shortest = min(len(row.ids) for row in group) - 1
+        shared = min(common(group[0].ids, group[-1].ids), shortest) if len(group) > 1 else 0
         for row in group:
             row.shared = shared
-    groups.sort(key=lambda group: (-max(len(row.ids) for row in group), group[0].number))
+    alike.sort(key=lambda group: (-max(len(row.ids) for row in group), group[0].number))
     batches: list[list[_Row]] = []
     longest = 0
-    for row in (row for group in groups for row in group):
+    for row in (row for group in alike for row in group):
         # The longest shared part and the longest rest may be of different rows.
         size = max(longest, len(row.ids) + new)
         if batches and size * (len(batches[-1]) + 1) <= budget:
@@ -147,14 +139,6 @@ def _batches(rows: list[_Row], new: int, budget: int, *, sharing: bool) -> list[
             batches.append([row])
             longest = len(row.ids) + new
     return batches
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """How many tokens two prompts have in common at their start."""
-    for place, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return place
-    return min(len(one), len(other))
 
 
 # One batch ---------------------------------------------------------------------------------------

@@ -1,31 +1,21 @@
 """Log-probabilities of answers given their prompts.
 
-An example's answers share its prompt. All answers of one token are read from the same forward
-pass, at the prompt's last token; an answer of k tokens needs its first k - 1 as input. Rows are
-made only for inputs that are not the beginning of another one, and logits are computed only where
-an answer's token is predicted.
+Every prompt with one of its answers is a text. What texts share is computed once
+(:mod:`polyprefix.models.batching`), so that answers of one token are read from one pass over their
+prompt, at its last token, and longer ones are branches behind it; prompts about one passage share
+the passage. Logits are computed only where an answer's token is predicted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 
 from polyprefix.methods import AdaptedModel
-from polyprefix.models.batching import Row, by_tokens, lay_out
+from polyprefix.models.batching import Batch, Text, lay_out
 from polyprefix.models.encoding import Encoded
-
-
-class _Target(NamedTuple):
-    """A token of an answer: its ``place`` counts from 0, at the row's first read."""
-
-    example: int
-    answer: int
-    place: int
-    token: int
 
 
 def score_answers(
@@ -40,7 +30,7 @@ def score_answers(
     Args:
         model: put into evaluation mode for the call.
         examples: prompts without soft tokens; they are put in here.
-        batch_tokens: padded tokens of one forward pass.
+        batch_tokens: tokens of one forward pass, padding included.
         advance: called with the number of examples done.
 
     Returns:
@@ -74,72 +64,52 @@ def _score(
     *,
     greedy: bool,
 ) -> tuple[list[list[float]], list[list[bool]]]:
-    rows: list[Row] = []
-    targets: list[list[_Target]] = []
+    texts: list[Text] = []
+    asked: list[tuple[int, int]] = []  # example and answer of each text
     for number, example in enumerate(examples):
-        _rows_of(model, number, example, rows, targets)
+        prompt = model.wrap(example.prompt)
+        for place, answer in enumerate(example.answers):
+            # An answer's tokens are predicted one place before where they stand.
+            reads = range(len(prompt) - 1, len(prompt) - 1 + len(answer))
+            texts.append(Text([*prompt, *answer[:-1]], reads))
+            asked.append((number, place))
     scores = [[0.0] * len(example.answers) for example in examples]
     likeliest = [[True] * len(example.answers) for example in examples]
-    left = Counter(wanted[0].example for wanted in targets)
+    left = Counter(number for number, _ in asked)
     training = model.training
     model.eval()
     try:
-        for batch in by_tokens([len(row.ids) for row in rows], batch_tokens):
-            wanted = [targets[i] for i in batch]
-            for target, value, best in _read(model, [rows[i] for i in batch], wanted, greedy):
-                scores[target.example][target.answer] += value
-                likeliest[target.example][target.answer] &= best
-            left.subtract(found[0].example for found in wanted)
-            advance(sum(left[done] == 0 for done in {found[0].example for found in wanted}))
+        for batch in lay_out(texts, batch_tokens, model.pad_id, model.backbone.device):
+            answers = [examples[asked[i][0]].answers[asked[i][1]] for i in batch.texts]
+            values, best = _read(model, batch, [t for answer in answers for t in answer], greedy)
+            start = 0
+            for i, answer in zip(batch.texts, answers, strict=True):
+                number, place = asked[i]
+                end = start + len(answer)
+                scores[number][place] = sum(values[start:end])
+                likeliest[number][place] = all(best[start:end])
+                start = end
+                left[number] -= 1
+            advance(sum(left[done] == 0 for done in {asked[i][0] for i in batch.texts}))
     finally:
         model.train(training)
     return scores, likeliest
 
 
-def _rows_of(
-    model: AdaptedModel,
-    number: int,
-    example: Encoded,
-    rows: list[Row],
-    targets: list[list[_Target]],
-) -> None:
-    prompt = model.wrap(example.prompt)
-    stems = {tuple(answer[:-1]) for answer in example.answers}
-    leaves = [
-        stem
-        for stem in sorted(stems)
-        if not any(other != stem and other[: len(stem)] == stem for other in stems)
-    ]
-    wanted: list[list[_Target]] = [[] for _ in leaves]
-    for place, answer in enumerate(example.answers):
-        stem = tuple(answer[:-1])
-        leaf = next(i for i, other in enumerate(leaves) if other[: len(stem)] == stem)
-        wanted[leaf] += [_Target(number, place, i, token) for i, token in enumerate(answer)]
-    for continuation, reads in zip(leaves, wanted, strict=True):
-        depth = 1 + max(target.place for target in reads)
-        places = [len(prompt) - 1 + i for i in range(depth)]
-        rows.append(Row([*prompt, *continuation], places))
-        targets.append(reads)
-
-
 def _read(
-    model: AdaptedModel, rows: list[Row], targets: list[list[_Target]], greedy: bool
-) -> list[tuple[_Target, float, bool]]:
-    """The log-probability of each target, and (where asked for) whether it is the most probable."""
-    batch = lay_out(rows, model.pad_id, model.backbone.device)
+    model: AdaptedModel, batch: Batch, tokens: list[int], greedy: bool
+) -> tuple[list[float], list[bool]]:
+    """The log-probability of the token at each read, and (where asked for) whether it is the most
+    probable one there."""
     with torch.inference_mode():
-        logits = model(batch.input_ids, batch.attention_mask, keep=batch.keep).logits
-        logprobs = logits.float().log_softmax(-1)
-        flat, start = [], 0
-        for row, wanted in zip(rows, targets, strict=True):
-            flat += [(target, start + target.place) for target in wanted]
-            start += len(row.reads)
-        places = torch.tensor([place for _, place in flat], device=logprobs.device)
-        tokens = torch.tensor([target.token for target, _ in flat], device=logprobs.device)
-        values = logprobs[places, tokens].tolist()
-        best = [True] * len(flat)
+        # Answers to one prompt read the same places.
+        keep, place = torch.unique(batch.keep, return_inverse=True)
+        logits = model(
+            batch.input_ids, position_ids=batch.position_ids, until=batch.until, keep=keep
+        ).logits
+        wanted = torch.tensor(tokens, device=logits.device)
+        values: list[float] = logits.float().log_softmax(-1)[place, wanted].tolist()
+        best = [True] * len(tokens)
         if greedy:
-            best = (logits.argmax(-1)[places] == tokens).tolist()
-    return [
-        (target, value, top) for (target, _), value, top in zip(flat, values, best, strict=True)
-    ]
+            best = (logits.argmax(-1)[place] == wanted).tolist()
+    return values, best

@@ -167,7 +167,8 @@ class AdaptedModel(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         *,
-        segment_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        until: torch.Tensor | None = None,
         adapters: Sequence[str | None] | None = None,
         past_key_values: Any = None,
         use_cache: bool = False,
@@ -178,8 +179,10 @@ class AdaptedModel(nn.Module):
         Args:
             input_ids: ``[B, T]``; ids from V on are soft tokens.
             attention_mask: ``[B, S]``, S = cached + T; 0 is padding, on either side.
-            segment_ids: ``[B, T]``, packed examples, numbered along the row; -1 is padding. A
-                token sees its own segment only and positions restart. Not with a cache.
+            position_ids: ``[B, T]``, the place of each token in its text; by default counted along
+                the row. Not with a mask or a cache.
+            until: ``[B, T]``, packed rows: the token at place j is seen by those at j to
+                ``until[j]``, see :mod:`polyprefix.models.batching`. With ``position_ids``.
             adapters: the adapter of each row, ``None`` for none. By default the one in use.
             past_key_values: a cache of transformers, holding text only.
             use_cache: return a cache.
@@ -189,12 +192,15 @@ class AdaptedModel(nn.Module):
             logits ``[B, T, V]``, or ``[N, V]`` with ``keep``; the cache.
         """
         batch, length = input_ids.shape
-        if segment_ids is not None:
+        if position_ids is not None:
             if attention_mask is not None or past_key_values is not None:
-                raise ValueError("segment_ids excludes attention_mask and past_key_values")
-            positions = key_positions = _packed_positions(segment_ids)
-            attention_mask = (segment_ids >= 0).long()
+                raise ValueError("position_ids excludes attention_mask and past_key_values")
+            positions = key_positions = position_ids
+            # given, so that transformers does not look for packed texts in the positions
+            attention_mask = torch.ones_like(input_ids)
         else:
+            if until is not None:
+                raise ValueError("until needs position_ids")
             if attention_mask is None:
                 seen = 0 if past_key_values is None else past_key_values.get_seq_length()
                 attention_mask = input_ids.new_ones(batch, seen + length)
@@ -205,8 +211,10 @@ class AdaptedModel(nn.Module):
             adapter=adapter,
             rows=rows,
             present=present,
-            segment_ids=segment_ids,
-            key_positions=key_positions if self.backbone.family.alibi else None,
+            until=until,
+            key_positions=(
+                key_positions if until is not None or self.backbone.family.alibi else None
+            ),
         )
         with calling(context):
             output = self.backbone.hidden_states(
@@ -255,12 +263,3 @@ class AdaptedModel(nn.Module):
             frozenset(indices) - {-1},
             torch.tensor(offsets, device=device)[:, None],
         )
-
-
-def _packed_positions(segment_ids: torch.Tensor) -> torch.Tensor:
-    """``[B, T]``: positions that start at 0 in each segment."""
-    index = torch.arange(segment_ids.shape[1], device=segment_ids.device).expand_as(segment_ids)
-    first = torch.ones_like(segment_ids, dtype=torch.bool)
-    first[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
-    start = torch.where(first, index, 0).cummax(-1).values
-    return index - start

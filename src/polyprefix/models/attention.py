@@ -26,7 +26,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import and_masks, causal_mask_function, sdpa_mask
+from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from polyprefix.models import context
 from polyprefix.models.prefixes import RowPrefix, prefixes_of_rows
@@ -310,16 +310,22 @@ def prefix_mask(
     allow_is_causal_skip: bool = True,
     **arguments: Any,
 ) -> torch.Tensor | None:
-    """Boolean mask of the text, ``[B, 1, T, S]``; packed examples see only themselves."""
-    segments = context.current().segment_ids
-    if segments is not None:
+    """Boolean mask of the text, ``[B, 1, T, S]``.
 
-        def same_segment(
-            batch: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+    In packed rows a token sees its own text only, and what the family's ``mask_function`` says of
+    places in a row (causal, within a window) is asked of positions in the text instead."""
+    call = context.current()
+    if call.until is not None:
+        of_text, until, positions = mask_function, call.until, call.key_positions
+        assert positions is not None
+
+        def packed(
+            batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
         ) -> torch.Tensor:
-            return segments[batch, query] == segments[batch, key]
+            own = (key <= query) & (query <= until[batch, key])
+            return own & of_text(batch, head, positions[batch, query], positions[batch, key])
 
-        mask_function = and_masks(mask_function, same_segment)
+        mask_function = packed
         allow_is_causal_skip = False
     mask: torch.Tensor | None = sdpa_mask(
         mask_function=mask_function, allow_is_causal_skip=allow_is_causal_skip, **arguments

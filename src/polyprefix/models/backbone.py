@@ -165,6 +165,9 @@ class Backbone:
             self.model.activation_checkpointing_enable(
                 {"use_reentrant": False, "context_fn": context.checkpoint_context}
             )
+            # transformers makes the embeddings want a gradient, which reentrant checkpointing needs
+            # and this does not: every layer below the lowest adapted one would be differentiated.
+            self.model.disable_input_require_grads()
         else:
             self.model.activation_checkpointing_disable()
 

@@ -1,5 +1,5 @@
-"""What one forward call says to the layers: which rows carry which adapter, which tokens belong
-together, and at which positions the keys stand.
+"""What one forward call says to the layers: which rows carry which adapter, which tokens see
+which, and at which positions the keys stand.
 
 transformers hands none of this down to its attention functions, so it travels in a context
 variable that :class:`polyprefix.methods.AdaptedModel` sets around each forward. Gradient
@@ -26,16 +26,17 @@ class CallContext:
         rows: ``[B]`` adapter index of each row, -1 for none; ``None`` when all rows carry
             ``adapter``.
         present: the indices that occur in ``rows``, known without asking the device.
-        segment_ids: ``[B, T]`` packed examples: a token sees only tokens of its own segment;
-            -1 marks padding. ``None`` when rows are not packed.
-        key_positions: ``[B, S]`` position of every key in its text (ALiBi needs it; rotary and
-            learned positions are already in the keys).
+        until: ``[B, T]`` packed rows: the query at place i of a row sees the key at place j if
+            ``j <= i <= until[j]`` (:mod:`polyprefix.models.batching`). ``None`` when rows are not
+            packed.
+        key_positions: ``[B, S]`` position of every key in its text, where ALiBi or the windows of
+            packed rows need it (rotary and learned positions are already in the keys).
     """
 
     adapter: int | None = None
     rows: torch.Tensor | None = None
     present: frozenset[int] = frozenset()
-    segment_ids: torch.Tensor | None = None
+    until: torch.Tensor | None = None
     key_positions: torch.Tensor | None = None
 
 

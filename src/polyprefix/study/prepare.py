@@ -15,7 +15,7 @@ from polyprefix.results import Progress, RunFolder
 from polyprefix.tasks import AnswerTask, TaskData, load_task_data
 from polyprefix.training import peak_learning_rate
 
-IDENTITY_VERSION = 1
+IDENTITY_VERSION = 2
 """Raised when the same configuration begins to give other results."""
 
 

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from polyprefix.config import ConfigError, RunError, RuntimeConfig, TrainConfig, digest
 from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
 from polyprefix.methods.storage import WEIGHTS
-from polyprefix.models.batching import Row, by_tokens, lay_out
+from polyprefix.models.batching import Text, groups, lay_out
 from polyprefix.results import Progress, Silent, read_jsonl, write_jsonl
-from polyprefix.training.batches import batches_from
+from polyprefix.training.batches import batches_from, most_of
 from polyprefix.training.checkpoint import load_checkpoint, save_checkpoint
 from polyprefix.training.interrupt import held_back
 from polyprefix.training.schedule import factor
@@ -108,7 +108,7 @@ def train(
 
     if config.mixed_precision == "fp16" and model.backbone.device.type != "cuda":
         raise ConfigError("train.mixed_precision=fp16 needs a CUDA device; bf16 works on a CPU")
-    rows = [_row(model, example) for example in examples]
+    texts = [_text(model, example) for example in examples]
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=peak, betas=config.betas, weight_decay=config.weight_decay
     )
@@ -121,8 +121,10 @@ def train(
     prepared: Any = accelerator.prepare_model(model)
     optimizer = accelerator.prepare_optimizer(optimizer)
     model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
-    lengths = [len(row.ids) for row in rows]
-    order = batches_from(lengths, config.batch_size, seed, state.step)
+    lengths = [len(text.ids) for text in texts]
+    # of the examples alone, without soft tokens: the order is the same for every method
+    together = groups([example.prompt for example in examples], most_of(config.batch_size))
+    order = batches_from(lengths, together, config.batch_size, seed, state.step)
 
     folder.mkdir(parents=True, exist_ok=True)
     log = _reopen_log(folder / "log.jsonl", state.step)
@@ -140,7 +142,7 @@ def train(
                     accelerator,
                     prepared,
                     model,
-                    [rows[i] for i in chosen],
+                    [texts[i] for i in chosen],
                     [examples[i].answer for i in chosen],
                     runtime.micro_batch_tokens,
                 )
@@ -210,11 +212,11 @@ def _identity(
     )
 
 
-def _row(model: AdaptedModel, example: TrainingExample) -> Row:
+def _text(model: AdaptedModel, example: TrainingExample) -> Text:
     """The answer's tokens are predicted one place before where they stand; the last is no input."""
     prompt = model.wrap(example.prompt)
     places = range(len(prompt) - 1, len(prompt) - 1 + len(example.answer))
-    return Row([*prompt, *example.answer[:-1]], list(places))
+    return Text([*prompt, *example.answer[:-1]], places)
 
 
 def _accelerator(config: TrainConfig, model: AdaptedModel) -> Accelerator:
@@ -235,18 +237,19 @@ def _accumulate(
     accelerator: Accelerator,
     prepared: Any,
     model: AdaptedModel,
-    rows: Sequence[Row],
+    texts: Sequence[Text],
     answers: Sequence[list[int]],
     budget: int,
 ) -> float:
     """Add up the gradients of one optimizer step; the mean loss of its tokens."""
     tokens = sum(map(len, answers))
     total = 0.0
-    for micro in by_tokens([len(row.ids) for row in rows], budget):
-        batch = lay_out([rows[i] for i in micro], model.pad_id, model.backbone.device)
-        targets = torch.tensor([t for i in micro for t in answers[i]], device=batch.keep.device)
-        logits = prepared(batch.input_ids, batch.attention_mask, keep=batch.keep).logits
-        loss = F.cross_entropy(logits.float(), targets, reduction="sum") / tokens
+    for batch in lay_out(texts, budget, model.pad_id, model.backbone.device):
+        targets = torch.tensor([t for i in batch.texts for t in answers[i]])
+        logits = prepared(
+            batch.input_ids, position_ids=batch.position_ids, until=batch.until, keep=batch.keep
+        ).logits
+        loss = F.cross_entropy(logits.float(), targets.to(logits.device), reduction="sum") / tokens
         accelerator.backward(loss)
         total += float(loss.detach())
     return total

@@ -41,7 +41,7 @@ def _arguments() -> argparse.Namespace:
     add("--text", type=Path, required=True, help="folder with ntrex.tar.xz and the others")
     add("--output", type=Path, required=True, help="where the packaged files go")
     add("--work", type=Path, default=Path("build/pretraining"), help="checkpoints and log")
-    add("--steps", type=int, default=2600, help="steps decide the result, not time")
+    add("--steps", type=int, default=3000, help="steps decide the result, not time")
     add("--vocabulary", type=int, default=48_000, help="tokens that BPE learns")
     add("--words", type=int, default=4_000, help="tokens added to make English words whole")
     add("--width", type=int, default=192)

@@ -18,7 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pretraining.languages import CODES, ENGLISH
+from polyprefix.analysis import compare
+from pretraining.languages import CODES, ENGLISH, NAMES
 from pretraining.probe import probe
 
 METHODS = ("none", "soft_prompt", "prefix_tuning", "llama_adapter", "lora", "bottleneck", "full")
@@ -58,14 +59,48 @@ def judge(
         records = []
         for (method, seed), future in futures.items():
             record = future.result()
-            scores = {code: record["scores"][code]["accuracy"] for code in CODES}
-            others = statistics.mean(scores[code] for code in CODES if code != ENGLISH)
+            scored = compare([record]).runs[0]
             print(
-                f"{method} seed {seed}: English {scores[ENGLISH]:.3f}, others {others:.3f}",
+                f"{method} seed {seed}: English {scored.source:.3f}, others {scored.mean:.3f}",
                 flush=True,
             )
             records.append(record)
     return records
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Markdown: means over seeds, with the standard deviation between them; `best` and `worst` are
+    the languages with the highest and the lowest mean."""
+    lines = [
+        f"| adapted by | trainable parameters | English | mean of {len(CODES) - 1} others "
+        "| calibrated | best | worst |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method in METHODS:
+        named = [record for record in records if record["method"]["name"] == method]
+        runs = compare(named).runs
+        means = {
+            code: statistics.mean(run.languages[code].score for run in runs)
+            for code in CODES
+            if code != ENGLISH
+        }
+        best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+        cells = (
+            f"`{method}`",
+            f"{runs[0].parameters:,}",
+            _spread([run.source for run in runs]),
+            _spread([run.mean or 0.0 for run in runs]),
+            f"{statistics.mean(run.calibrated or 0.0 for run in runs):.3f}",
+            f"{means[best]:.3f} ({NAMES[best]})",
+            f"{means[worst]:.3f} ({NAMES[worst]})",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    around = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{around}"
 
 
 def summarise(records: list[dict[str, Any]], probed: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -100,7 +135,7 @@ def main() -> None:
     summary = summarise(records, probe(folder, arguments.sib200))
     path = arguments.output / "judged.json"
     path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    print(f"written to {path}")
+    print(f"written to {path}\n\n{table(records)}")
 
 
 if __name__ == "__main__":

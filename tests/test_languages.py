@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -65,9 +64,8 @@ def test_every_language_of_sib_200_by_number() -> None:
     assert languages().keys() >= NOT_IN_SIB_200
 
 
-def test_every_language_of_sib_200_by_the_data() -> None:
-    default = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("POLYPREFIX_TEST_DATA", default)) / "sib200/data/annotated"
+def test_every_language_of_sib_200_by_the_data(real_data: Path) -> None:
+    folder = real_data / "sib200/data/annotated"
     if not folder.is_dir():
         pytest.skip(f"no SIB-200 at {folder}")
     codes = {entry.name for entry in folder.iterdir() if entry.is_dir()}

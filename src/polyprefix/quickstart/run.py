@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from polyprefix.analysis import compare
 from polyprefix.config import ModelConfig, RunConfig, TaskConfig, TrainConfig
 from polyprefix.results import Progress, Silent
 
@@ -20,6 +21,9 @@ PAGE = "quickstart.html"
 STEPS = 100
 BATCH_SIZE = 16
 """Nine passes over the 175 training sentences."""
+
+SMALL = 0.1
+"""Share of a model's parameters up to which an adapter is one to try on a large model."""
 
 EXAMPLE_MODEL = "Qwen/Qwen3-0.6B-Base"
 """In the advice for the next step: small, multilingual, and open to everyone."""
@@ -93,9 +97,11 @@ def quickstart(
 
 
 def next_step(records: Sequence[dict[str, Any]]) -> str:
-    """What to do after a quickstart: commands for an adapter, and for the user's own model."""
-    trained = [record for record in records if "training" in record] or list(records)
-    chosen = max(trained, key=lambda record: -record["trainable_parameters"])
+    """What to do after a quickstart: commands for the adapter that carries over best, of those that
+    a large model can have too, and for the user's own model."""
+    runs = compare(records).runs
+    small = [run for run in runs if 0 < run.share < SMALL] or runs
+    chosen = max(small, key=lambda run: run.source if run.mean is None else run.mean).record
     output = Path(chosen["config"]["output"])
     adapter = shlex.quote(str(output / chosen["id"]))
     method = shlex.quote(chosen["method"]["name"])

@@ -5,6 +5,7 @@ from polyprefix.config.errors import (
     DataError,
     PolyprefixError,
     RunError,
+    RunLocked,
     UnsupportedModel,
     unknown,
 )
@@ -21,6 +22,7 @@ from polyprefix.config.run import (
     is_task_file,
 )
 from polyprefix.config.spec import Spec
+from polyprefix.config.study import Study, StudyConfig, StudyRun, read_study, run_key
 
 __all__ = [
     "ConfigError",
@@ -31,8 +33,12 @@ __all__ = [
     "Registry",
     "RunConfig",
     "RunError",
+    "RunLocked",
     "RuntimeConfig",
     "Spec",
+    "Study",
+    "StudyConfig",
+    "StudyRun",
     "TaskConfig",
     "TrainConfig",
     "UnsupportedModel",
@@ -41,6 +47,8 @@ __all__ = [
     "override",
     "parse_value",
     "put",
+    "read_study",
     "read_yaml",
+    "run_key",
     "unknown",
 ]

@@ -19,12 +19,18 @@ class Spec(BaseModel):
     )
 
     @classmethod
-    def read(cls, values: Mapping[str, Any], where: str = "") -> Self:
+    def read(
+        cls,
+        values: Mapping[str, Any],
+        where: str = "",
+        lines: Mapping[tuple[str | int, ...], int] | None = None,
+    ) -> Self:
         """Validate ``values``.
 
         Args:
             values: a mapping, as from YAML.
             where: what the values belong to, for the message: a file, a key.
+            lines: of the file, by the path of the key that stands there.
 
         Raises:
             ConfigError: names each offending key, what it may be, and a close known key.
@@ -32,9 +38,21 @@ class Spec(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = [_explain(cls, problem) for problem in error.errors()]
-            place = f"{where}: " if where else ""
-            raise ConfigError("\n".join(place + line for line in lines)) from None
+            problems = [
+                f"{_place(where, lines or {}, problem['loc'])}{_explain(cls, problem)}"
+                for problem in error.errors()
+            ]
+            raise ConfigError("\n".join(problems)) from None
+
+
+def _place(
+    where: str, lines: Mapping[tuple[str | int, ...], int], path: tuple[str | int, ...]
+) -> str:
+    """The file, and the line of a key or of the nearest thing that it stands in."""
+    if not where:
+        return ""
+    found = [line for n in range(len(path), 0, -1) if (line := lines.get(path[:n])) is not None]
+    return f"{where}, line {found[0]}: " if found else f"{where}: "
 
 
 def _fields_at(spec: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:

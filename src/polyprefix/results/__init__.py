@@ -1,6 +1,12 @@
 """What a run leaves behind: one format, written atomically."""
 
-from polyprefix.results.environment import machine, package_versions, peak_memory, source_commit
+from polyprefix.results.environment import (
+    forget_peak_memory,
+    machine,
+    package_versions,
+    peak_memory,
+    source_commit,
+)
 from polyprefix.results.files import (
     read_json,
     read_jsonl,
@@ -10,11 +16,15 @@ from polyprefix.results.files import (
 )
 from polyprefix.results.folder import RunFolder
 from polyprefix.results.progress import Progress, Silent
+from polyprefix.results.study_folder import State, StudyFolder
 
 __all__ = [
     "Progress",
     "RunFolder",
     "Silent",
+    "State",
+    "StudyFolder",
+    "forget_peak_memory",
     "machine",
     "package_versions",
     "peak_memory",

@@ -62,7 +62,7 @@ class Fitting:
             examples,
             config,
             folder=folder,
-            evaluate=self._dev,
+            evaluate=self.dev_score,
             seed=seed,
             runtime=self.runtime,
             progress=progress,
@@ -94,7 +94,7 @@ class Fitting:
             Encoded(item.prompt, ([*item.answers[0], *ends],), item.truncated) for item in encoded
         ]
 
-    def _dev(self) -> DevScore:
+    def dev_score(self) -> DevScore:
         """The headline score on the source language's dev split; the right answers'
         log-probability breaks ties."""
         source, dev = self.data.source_language, self.data.dev

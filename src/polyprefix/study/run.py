@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from polyprefix.config import PolyprefixError, RunConfig, RunError
+from polyprefix.config import PolyprefixError, RunConfig, RunError, RunLocked
 from polyprefix.evaluation import summarise
 from polyprefix.methods import AdaptedModel, load_adapter, save_adapter
 from polyprefix.models import load_backbone
@@ -24,10 +24,10 @@ from polyprefix.results import (
     Silent,
     machine,
     package_versions,
-    peak_memory,
     source_commit,
 )
 from polyprefix.study.fit import Fitting
+from polyprefix.study.memory import forget_memory, memory_used
 from polyprefix.study.prepare import Prepared, choose_device, prepare
 from polyprefix.tasks import AnswerTask, Prompt
 
@@ -53,14 +53,18 @@ def run(
             there was a run to speak of.
     """
     progress = progress or Silent()
-    prepared = prepare(config, progress)
+    return execute(prepare(config, progress), again=again, progress=progress)
+
+
+def execute(prepared: Prepared, *, again: bool, progress: Progress) -> dict[str, Any]:
+    """What :func:`run` does once it is clear which run it is."""
     folder = prepared.folder
     lock = FileLock(folder.lock, timeout=0)
     try:
         folder.path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise RunError(f"another process is working on {str(folder.path)!r}") from None
+        raise RunLocked(f"another process is working on {str(folder.path)!r}") from None
     except OSError as error:
         raise RunError(
             f"cannot write to {str(folder.path.parent)!r} (key output): {error.strerror or error}"
@@ -158,7 +162,8 @@ def _prompt(prompt: Prompt) -> dict[str, Any]:
 
 def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> None:
     """Train, then score; fill in the record."""
-    config, data = prepared.config, prepared.data
+    config, data, device = prepared.config, prepared.data, prepared.backbone.device
+    forget_memory(device)
     model = AdaptedModel(prepared.backbone)
     prompt = data.prompts[data.source_language]
     text = "\n".join(prompt.render(e.fields) for e in data.train[:INIT_PROMPTS])
@@ -189,10 +194,8 @@ def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> Non
     else:
         save_adapter(adapter, prepared.folder.adapter)
     record["scores"], record["evaluation"] = _evaluate(prepared, fitting, progress)
-    memory = peak_memory()
-    if prepared.backbone.device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(prepared.backbone.device)
-    record["peak_memory_bytes"] = memory
+    record["peak_memory_bytes"] = memory_used(device)
+    model.detach()  # the next run may use the backbone
 
 
 def _evaluate(

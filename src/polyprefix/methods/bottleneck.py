@@ -86,10 +86,10 @@ class Bottleneck(Adapter):
             call = current()
             if call.rows is None:
                 return output + bottleneck(output) if call.adapter == self.index else None
-            if self.index not in call.present:
+            if self.index not in call.members:
                 return None
-            carries = (call.rows == self.index).view(-1, *[1] * (output.dim() - 1))
-            return torch.where(carries, output + bottleneck(output), output)
+            rows = call.members[self.index]
+            return output.index_add(0, rows, bottleneck(output.index_select(0, rows)))
 
         return hook
 

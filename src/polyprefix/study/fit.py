@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from polyprefix.config import DecodingConfig, RuntimeConfig, TrainConfig
 from polyprefix.evaluation import Decoding, encode_choices, predict, score_answers, summarise
@@ -44,6 +45,12 @@ class Fitting:
             for language, prompt in data.prompts.items()
         }
         self.truncated = 0
+
+    def on(self, *, data: TaskData | None = None, runtime: RuntimeConfig | None = None) -> Self:
+        """The same with other examples of the same task, or computed otherwise."""
+        other = copy(self)
+        other.data, other.runtime = data or self.data, runtime or self.runtime
+        return other
 
     def train(
         self,

@@ -467,7 +467,7 @@ def test_a_name_that_is_taken() -> None:
 
 
 MIXING = [
-    case for case in METHODS if case.type.mixes and not dict(case.options).get("tune_backbone")
+    case for case in METHODS if case.type.mixes(case.config())
 ]
 TUNES = [{"name": "full"}, {"name": "soft_prompt", "tune_backbone": True}]
 

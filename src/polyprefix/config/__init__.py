@@ -7,6 +7,7 @@ from polyprefix.config.errors import (
     RunError,
     RunLocked,
     UnsupportedModel,
+    Unwritable,
     unknown,
 )
 from polyprefix.config.files import override, parse_value, put, read_yaml
@@ -22,7 +23,15 @@ from polyprefix.config.run import (
     is_task_file,
 )
 from polyprefix.config.spec import Spec
-from polyprefix.config.study import Study, StudyConfig, StudyRun, read_study, run_key
+from polyprefix.config.study import (
+    Study,
+    StudyConfig,
+    StudyFile,
+    StudyRun,
+    expand,
+    read_study,
+    run_key,
+)
 
 __all__ = [
     "ConfigError",
@@ -38,11 +47,14 @@ __all__ = [
     "Spec",
     "Study",
     "StudyConfig",
+    "StudyFile",
     "StudyRun",
     "TaskConfig",
     "TrainConfig",
     "UnsupportedModel",
+    "Unwritable",
     "digest",
+    "expand",
     "is_task_file",
     "override",
     "parse_value",

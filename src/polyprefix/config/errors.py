@@ -30,6 +30,10 @@ class RunError(PolyprefixError):
     """A run that cannot start, continue or be read."""
 
 
+class Unwritable(RunError):
+    """A folder that cannot be written to, or a full disk."""
+
+
 class RunLocked(RunError):
     """Another process is working on the run."""
 

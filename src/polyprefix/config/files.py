@@ -11,6 +11,10 @@ import yaml
 from polyprefix.config.errors import ConfigError
 
 
+Place = tuple[str | int, ...]
+"""Keys and numbers of list items, from the top of a file inwards."""
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -35,7 +39,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def yaml_lines(path: Path) -> dict[tuple[str | int, ...], int]:
+def yaml_lines(path: Path) -> dict[Place, int]:
     """The line of each key and list item of a YAML file that :func:`read_yaml` has read, by its
     path: ``("base", "train", "steps")``.
 
@@ -46,9 +50,7 @@ def yaml_lines(path: Path) -> dict[tuple[str | int, ...], int]:
     return dict(_lines(root, (), path))
 
 
-def _lines(
-    node: yaml.Node | None, place: tuple[str | int, ...], path: Path
-) -> Iterator[tuple[tuple[str | int, ...], int]]:
+def _lines(node: yaml.Node | None, place: Place, path: Path) -> Iterator[tuple[Place, int]]:
     if isinstance(node, yaml.MappingNode):
         first: dict[str, int] = {}
         for key, value in node.value:

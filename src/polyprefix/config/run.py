@@ -124,6 +124,8 @@ class RuntimeConfig(Spec):
     ``micro_batch_tokens``, ``evaluation_batch_tokens``: tokens of one forward pass as they are laid
     out: what examples share counts once, padding counts.
     ``checkpoint_every``: steps between checkpoints; ``None``: at every dev evaluation.
+    ``together``: runs of a sweep that are trained at once, at most. Each takes memory for its
+    adapter and optimizer; of activations there are ``micro_batch_tokens`` however many they are.
     """
 
     device: str = "auto"
@@ -131,6 +133,7 @@ class RuntimeConfig(Spec):
     evaluation_batch_tokens: Positive = 16384
     gradient_checkpointing: bool = False
     checkpoint_every: Positive | None = None
+    together: Positive = 8
 
 
 class RunConfig(Spec):

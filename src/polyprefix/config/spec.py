@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from polyprefix.config.errors import ConfigError
+from polyprefix.config.files import Place
 
 
 class Spec(BaseModel):
@@ -23,7 +24,7 @@ class Spec(BaseModel):
         cls,
         values: Mapping[str, Any],
         where: str = "",
-        lines: Mapping[tuple[str | int, ...], int] | None = None,
+        lines: Mapping[Place, int] | None = None,
     ) -> Self:
         """Validate ``values``.
 
@@ -45,9 +46,7 @@ class Spec(BaseModel):
             raise ConfigError("\n".join(problems)) from None
 
 
-def _place(
-    where: str, lines: Mapping[tuple[str | int, ...], int], path: tuple[str | int, ...]
-) -> str:
+def _place(where: str, lines: Mapping[Place, int], path: Place) -> str:
     """The file, and the line of a key or of the nearest thing that it stands in."""
     if not where:
         return ""
@@ -55,7 +54,7 @@ def _place(
     return f"{where}, line {found[0]}: " if found else f"{where}: "
 
 
-def _fields_at(spec: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+def _fields_at(spec: type[BaseModel], path: Place) -> list[str]:
     """Field names of the configuration object at ``path``."""
     for key in path:
         field = spec.model_fields.get(str(key))
@@ -67,7 +66,7 @@ def _fields_at(spec: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
 
 
 def _explain(spec: type[BaseModel], problem: Any) -> str:
-    path: tuple[str | int, ...] = problem["loc"]
+    path: Place = problem["loc"]
     key = ".".join(str(part) for part in path)
     if not key:  # a check of the whole: its text says all, its input would be everything
         return str(problem["msg"]).removeprefix("Value error, ")

@@ -30,7 +30,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from polyprefix.config.errors import ConfigError
-from polyprefix.config.files import override, put, read_yaml, yaml_lines
+from polyprefix.config.files import Place, override, put, read_yaml, yaml_lines
 from polyprefix.config.identity import digest
 from polyprefix.config.run import RunConfig
 from polyprefix.config.spec import Spec
@@ -86,9 +86,7 @@ def _leaves(axes: Axes) -> Iterator[str]:
             yield from (path for path, _, _ in _flat("" if name == CASES else name, value, ()))
 
 
-def _flat(
-    path: str, value: Any, source: tuple[str | int, ...]
-) -> Iterator[tuple[str, Any, tuple[str | int, ...]]]:
+def _flat(path: str, value: Any, source: Place) -> Iterator[tuple[str, Any, Place]]:
     """The dotted keys of a value, what they are set to, and where they stand in the file."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
@@ -119,7 +117,7 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's file, read, and its runs in the order of the grid.
+    """A study and its runs, in the order of the grid.
 
     Attributes:
         config: what the file says.
@@ -132,38 +130,62 @@ class Study:
     runs: list[StudyRun]
 
 
-def read_study(
-    path: Path, *, output: str, settings: Iterable[str] = (), change: Change = lambda values: values
-) -> Study:
-    """Read a study's file and expand its grid.
+@dataclass(frozen=True)
+class StudyFile:
+    """A study's file, read. ``lines``: of its keys, for messages."""
 
-    Args:
-        path: a YAML file.
-        output: folder of its runs.
-        settings: ``key=value``, laid over every run.
-        change: what is done to the values of every run before ``settings``.
+    config: StudyConfig
+    where: str
+    lines: Mapping[Place, int]
+
+
+def read_study(path: Path) -> StudyFile:
+    """Read a study's file.
 
     Raises:
-        ConfigError: with file and line: an unknown key, of the study or of a run, a wrong value, or
-            a key that would be laid over something that holds no keys.
+        ConfigError: with file and line: it is not YAML, a key is unknown, missing or there twice,
+            or a value is wrong.
     """
     values = read_yaml(path)
     lines = yaml_lines(path)
     if isinstance(values.get("grid"), dict):  # as the model reads it: a list of one grid
         lines |= {("grid", 0, *key[1:]): line for key, line in lines.items() if key[0] == "grid"}
-    where = str(path)
-    config = StudyConfig.read(values, where, lines)
+    return StudyFile(StudyConfig.read(values, str(path), lines), str(path), lines)
+
+
+def expand(
+    file: StudyFile,
+    *,
+    output: str,
+    settings: Iterable[str] = (),
+    change: Change = lambda values: values,
+) -> Study:
+    """The runs of a study: every combination of its grid, without those that come twice.
+
+    Args:
+        file: the study.
+        output: folder of its runs.
+        settings: ``key=value``, laid over every run.
+        change: what is done to the values of every run; ``settings`` still win.
+
+    Raises:
+        ConfigError: with file and line: an unknown key of a run, a wrong value, or a key that would
+            be laid over something that holds no keys.
+    """
+    settings = list(settings)
     runs: dict[str, RunConfig] = {}
-    for run_values, origins in _combinations(config, where, lines):
-        changed = change(run_values)
-        if changed is None:
-            continue
-        final = override(changed, settings)
-        put(final, "output", output)
-        here = {tuple(key.split(".")): lines[at] for key, at in origins.items() if at in lines}
-        run = RunConfig.read(final, where, here)
-        runs.setdefault(run_key(run), run)
-    return Study(config, where, _labelled(config, runs))
+    for values, origins in _combinations(file):
+        lines: dict[Place, int] = {
+            tuple(key.split(".")): file.lines[at] for key, at in origins.items() if at in file.lines
+        }
+        given = override(values, settings)
+        RunConfig.read(given, file.where, lines)
+        changed = change(given)
+        if changed is not None:
+            final = override(changed, settings) | {"output": output}
+            run = RunConfig.read(final, file.where, lines)
+            runs.setdefault(run_key(run), run)
+    return Study(file.config, file.where, _labelled(file.config, runs))
 
 
 def run_key(config: RunConfig) -> str:
@@ -172,11 +194,11 @@ def run_key(config: RunConfig) -> str:
 
 
 def _combinations(
-    config: StudyConfig, where: str, lines: Mapping[tuple[str | int, ...], int]
-) -> Iterator[tuple[dict[str, Any], dict[str, tuple[str | int, ...]]]]:
+    file: StudyFile,
+) -> Iterator[tuple[dict[str, Any], dict[str, Place]]]:
     """The values of each run, and for each of their dotted keys the place it has in the file."""
-    base = list(_flat("", config.base, ("base",))) if config.base else []
-    for number, axes in enumerate(config.grid):
+    base = list(_flat("", file.config.base, ("base",))) if file.config.base else []
+    for number, axes in enumerate(file.config.grid):
         choices = [
             [
                 list(_flat("" if name == CASES else name, value, ("grid", number, name, place)))
@@ -186,15 +208,14 @@ def _combinations(
         ]
         for combination in itertools.product(*choices):
             values: dict[str, Any] = {}
-            origins: dict[str, tuple[str | int, ...]] = {}
+            origins: dict[str, Place] = {}
             for path, value, source in [*base, *itertools.chain.from_iterable(combination)]:
                 try:
                     put(values, path, value)
                 except ConfigError:
-                    line = lines.get(source)
                     raise ConfigError(
-                        f"{where}{f', line {line}' if line else ''}: key {path!r}: what it stands "
-                        "in holds a value, not keys"
+                        f"{file.where}, line {file.lines[source]}: key {path!r}: what it stands in "
+                        "holds a value, not keys"
                     ) from None
                 origins[path] = source
             yield values, origins
@@ -204,13 +225,9 @@ def _labelled(config: StudyConfig, runs: Mapping[str, RunConfig]) -> list[StudyR
     """Runs with the keys that vary among them."""
     keys = dict.fromkeys(leaf for axes in config.grid for leaf in _leaves(axes))
     found = {key: {leaf: _value(run, leaf) for leaf in keys} for key, run in runs.items()}
-    varying = [
-        leaf for leaf in keys if len({json.dumps(own[leaf]) for own in found.values()}) > 1
-    ]
+    varying = [leaf for leaf in keys if len({json.dumps(own[leaf]) for own in found.values()}) > 1]
     return [
-        StudyRun(
-            run, {leaf: own for leaf in varying if (own := found[key][leaf]) is not None}, key
-        )
+        StudyRun(run, {leaf: own for leaf in varying if (own := found[key][leaf]) is not None}, key)
         for key, run in runs.items()
     ]
 

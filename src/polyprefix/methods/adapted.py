@@ -86,7 +86,8 @@ class AdaptedModel(nn.Module):
                 "an adapter that was taken off has trained this backbone's own weights: load the "
                 "backbone again"
             )
-        if self.adapters and not (adapter.mixes and all(a.mixes for a in self._all())):
+        all_mix = all(other.mixes(other.config) for other in (adapter, *self._all()))
+        if self.adapters and not all_mix:
             raise ConfigError(
                 "an adapter that tunes the backbone itself must be the only one on it"
             )

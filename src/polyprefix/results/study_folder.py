@@ -40,7 +40,8 @@ class StudyFolder:
         """A configuration could not be run. ``traceback``: where it was a bug, of whomever."""
         kept = {"run": self._entry(key).get("run"), "error": error, "traceback": traceback}
         write_json(
-            self._entry_path(key), {name: value for name, value in kept.items() if value is not None}
+            self._entry_path(key),
+            {name: value for name, value in kept.items() if value is not None},
         )
 
     def error(self, key: str) -> str | None:

@@ -52,7 +52,9 @@ class Kept:
         Raises:
             PolyprefixError: see :func:`polyprefix.tasks.load_task_data`.
         """
-        key = digest(["data", config.model_dump(mode="json"), seed, with_training])
+        samples = (config.train_samples, config.dev_samples, config.test_samples)
+        drawn = seed if any((*samples, config.train_per_class)) else None
+        key = digest(["data", config.model_dump(mode="json"), drawn, with_training])
         if self._data is None or self._data[0] != key:
             self._refuse(key)
             try:

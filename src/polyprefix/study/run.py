@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from polyprefix.config import PolyprefixError, RunConfig, RunError, RunLocked
+from polyprefix.config import PolyprefixError, RunConfig, RunError, RunLocked, Unwritable
 from polyprefix.evaluation import summarise
 from polyprefix.methods import AdaptedModel, load_adapter, save_adapter
 from polyprefix.models import load_backbone
@@ -29,7 +29,7 @@ from polyprefix.results import (
 from polyprefix.study.fit import Fitting
 from polyprefix.study.memory import forget_memory, memory_used
 from polyprefix.study.prepare import Prepared, choose_device, prepare
-from polyprefix.tasks import AnswerTask, Prompt
+from polyprefix.tasks import AnswerTask, Prompt, TaskData
 
 INIT_PROMPTS = 4
 """Training prompts whose text a prefix starts from (``initialization: activations``)."""
@@ -66,7 +66,7 @@ def execute(prepared: Prepared, *, again: bool, progress: Progress) -> dict[str,
     except Timeout:
         raise RunLocked(f"another process is working on {str(folder.path)!r}") from None
     except OSError as error:
-        raise RunError(
+        raise Unwritable(
             f"cannot write to {str(folder.path.parent)!r} (key output): {error.strerror or error}"
         ) from error
     try:
@@ -160,14 +160,18 @@ def _prompt(prompt: Prompt) -> dict[str, Any]:
     return {"version": prompt.version, **asdict(prompt)}
 
 
+def starting_text(data: TaskData) -> str | None:
+    """What a prefix may start from: the first training prompts."""
+    prompt = data.prompts[data.source_language]
+    return "\n".join(prompt.render(e.fields) for e in data.train[:INIT_PROMPTS]) or None
+
+
 def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> None:
     """Train, then score; fill in the record."""
     config, data, device = prepared.config, prepared.data, prepared.backbone.device
     forget_memory(device)
     model = AdaptedModel(prepared.backbone)
-    prompt = data.prompts[data.source_language]
-    text = "\n".join(prompt.render(e.fields) for e in data.train[:INIT_PROMPTS])
-    adapter = model.attach(prepared.method, seed=config.seed, text=text or None)
+    adapter = model.attach(prepared.method, seed=config.seed, text=starting_text(data))
     parameters = adapter.num_trainable()
     share = parameters / record["model"]["parameters"]
     progress.say(f"{adapter.title}: {parameters:,} trainable parameters ({share:.3%} of the model)")
@@ -189,6 +193,7 @@ def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> Non
             "seconds": round(trained.seconds, 3),
             "best_step": trained.best_step,
             "best_dev_score": trained.best_dev,
+            "best_dev_tie_break": trained.best_tie_break,
             "truncated_prompts": fitting.truncated,
         }
     else:

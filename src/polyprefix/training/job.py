@@ -14,7 +14,14 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from polyprefix.config import ConfigError, RunError, RuntimeConfig, TrainConfig, digest
+from polyprefix.config import (
+    ConfigError,
+    PolyprefixError,
+    RunError,
+    RuntimeConfig,
+    TrainConfig,
+    digest,
+)
 from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
 from polyprefix.methods.storage import WEIGHTS
 from polyprefix.models.batching import Text, groups
@@ -64,13 +71,15 @@ class Trained:
     """What a training amounted to.
 
     ``seconds``: of trainings that went on together each has its share of what they did together,
-    by tokens. ``best_dev``: score of the adapter that was kept.
+    by tokens. ``best_dev``: score of the adapter that was kept. ``best_tie_break``: what decides
+    among equal ones.
     """
 
     steps: int
     seconds: float
     best_step: int
     best_dev: float
+    best_tie_break: float
 
 
 def num_steps(config: TrainConfig, examples: int) -> int:
@@ -92,6 +101,7 @@ class Training:
     Attributes:
         chosen: indices of the examples of the optimizer step that is being done.
         loss: of the last one.
+        error: why it ended before its time.
 
     Raises:
         RunError: there is nothing to train or to train on, or the checkpoint cannot be used.
@@ -143,6 +153,7 @@ class Training:
         self._log = _reopen_log(job.folder / "log.jsonl", self.state.step)
         self.chosen: list[int] = []
         self.loss = 0.0
+        self.error: PolyprefixError | None = None
 
     @property
     def done(self) -> bool:
@@ -246,8 +257,9 @@ class Training:
         """Leave the adapter as it was at its best dev evaluation."""
         device = str(self.model.backbone.device)
         self.adapter.load_state(load_file(self.job.folder / "adapter" / WEIGHTS, device=device))
-        state = self.state
-        return Trained(self.steps, state.seconds, state.best_step, state.best[0])
+        return Trained(
+            self.steps, self.state.seconds, self.state.best_step, *self.state.best
+        )
 
 
 def _identity(adapter: Adapter, job: Job, peak: float) -> str:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from accelerate.state import AcceleratorState
 
-from polyprefix.config import ConfigError, PolyprefixError, RuntimeConfig, TrainConfig
+from polyprefix.config import ConfigError, PolyprefixError, RuntimeConfig, TrainConfig, Unwritable
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import Text, lay_out
 from polyprefix.results import Progress, Silent
@@ -85,6 +85,7 @@ def train_together(
 
     Raises:
         ConfigError: the jobs' precisions differ.
+        Unwritable: the disk is full, or a folder cannot be written to.
     """
     runtime = runtime or RuntimeConfig()
     progress = progress or Silent()
@@ -94,17 +95,14 @@ def train_together(
     in_use = model.active
     begun = [_begin(model, job, runtime) for job in jobs]
     trainings = [training for training in begun if isinstance(training, Training)]
-    failed: dict[int, PolyprefixError] = {}
     try:
-        _train(model, trainings, failed, runtime, progress)
+        _train(model, trainings, runtime, progress)
     finally:
         for training in trainings:
             training.close()
-    model.use(in_use)
+        model.use(in_use)
     return [
-        training
-        if isinstance(training, PolyprefixError)
-        else failed.get(id(training)) or training.result()
+        training if isinstance(training, PolyprefixError) else training.error or training.result()
         for training in begun
     ]
 
@@ -112,6 +110,8 @@ def train_together(
 def _begin(model: AdaptedModel, job: Job, runtime: RuntimeConfig) -> Training | PolyprefixError:
     try:
         return Training(model, job, runtime)
+    except Unwritable:
+        raise
     except PolyprefixError as error:
         return error
 
@@ -119,11 +119,10 @@ def _begin(model: AdaptedModel, job: Job, runtime: RuntimeConfig) -> Training | 
 def _train(
     model: AdaptedModel,
     trainings: Sequence[Training],
-    failed: dict[int, PolyprefixError],
     runtime: RuntimeConfig,
     progress: Progress,
 ) -> None:
-    """Do all steps; note in ``failed`` what went wrong, by the identity of the training."""
+    """Do all steps; a training that fails has its ``error``."""
     left = [training for training in trainings if not training.done]
     if not left:
         return
@@ -131,7 +130,7 @@ def _train(
     prepared: Any = accelerator.prepare_model(model)
     model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
     what = left[0].adapter.title if len(trainings) == 1 else f"{len(trainings)} adapters"
-    steps, done = (sum(values) for values in zip(*((t.steps, t.state.step) for t in trainings)))
+    steps, done = sum(t.steps for t in trainings), sum(t.state.step for t in trainings)
     progress.start(f"training {what}", steps, done=done)
     model.train()
     changed = True
@@ -150,11 +149,13 @@ def _train(
                 for training, loss in zip(left, losses, strict=True):
                     try:
                         changed |= training.update(loss, per_token * training.tokens)
+                    except Unwritable:
+                        raise
                     except PolyprefixError as error:
-                        failed[id(training)] = error
+                        training.error = error
                         if len(trainings) > 1:
                             progress.say(f"{training.job.folder}: {error}")
-                stepped = [training for training in left if id(training) not in failed]
+                stepped = [training for training in left if training.error is None]
                 for training in stepped:
                     training.save(now=interrupt.requested)
             if interrupt.requested:

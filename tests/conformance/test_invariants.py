@@ -16,7 +16,6 @@ from tests.conformance.cases import (
     METHODS,
     PAIRS,
     SLIDING,
-    supported,
     TEXT,
     MethodCase,
     adapted,
@@ -24,6 +23,7 @@ from tests.conformance.cases import (
     backbone,
     padded,
     scramble,
+    supported,
     texts,
 )
 

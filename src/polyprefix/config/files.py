@@ -10,7 +10,6 @@ import yaml
 
 from polyprefix.config.errors import ConfigError
 
-
 Place = tuple[str | int, ...]
 """Keys and numbers of list items, from the top of a file inwards."""
 
@@ -106,6 +105,21 @@ def parse_value(text: str) -> Any:
         except ValueError:
             return value
     return value
+
+
+def parse_values(text: str) -> list[Any]:
+    """Several values with commas between them, each as :func:`parse_value` reads it.
+
+    Raises:
+        ConfigError: there are none, or they are not YAML.
+    """
+    try:
+        values = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError:
+        values = None
+    if not isinstance(values, list) or not values:
+        raise ConfigError(f"{text!r}: expected values with commas between them, as in 0,1,2")
+    return [parse_value(value) if isinstance(value, str) else value for value in values]
 
 
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -260,9 +260,10 @@ class AdaptedModel(nn.Module):
         if names is not None and len(names) != batch:
             raise ValueError(f"{len(names)} adapter names for {batch} rows")
         if names is None or all(name == self.active for name in names):
-            adapter = None if self.active is None else self.adapter()
-            index, offset = (None, 0) if adapter is None else (adapter.index, adapter.position_offset)
-            return CallContext(adapter=index, **more), offset
+            if self.active is None:
+                return CallContext(**more), 0
+            adapter = self.adapter()
+            return CallContext(adapter=adapter.index, **more), adapter.position_offset
         adapters = {name: self.adapter(name) for name in dict.fromkeys(names) if name is not None}
         carried = [-1 if name is None else adapters[name].index for name in names]
         offsets = [0 if name is None else adapters[name].position_offset for name in names]

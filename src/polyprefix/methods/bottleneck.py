@@ -89,7 +89,9 @@ class Bottleneck(Adapter):
             if self.index not in call.members:
                 return None
             rows = call.members[self.index]
-            return output.index_add(0, rows, bottleneck(output.index_select(0, rows)))
+            # In place: each adapter of a batch would copy the whole of it. It is the output of a
+            # linear map, which needs none of it for its gradient.
+            return output.index_add_(0, rows, bottleneck(output.index_select(0, rows)))
 
         return hook
 

@@ -135,7 +135,7 @@ class Training:
         self.state = load_checkpoint(
             job.folder / "checkpoints", self._identity, self.parameters, optimizer
         )
-        # One each: what fp16 scales the loss by, and which steps it leaves out, is a training's own.
+        # One each: what fp16 scales a loss by, and which steps it leaves out, is a training's own.
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             cpu=model.backbone.device.type == "cpu",
@@ -257,9 +257,7 @@ class Training:
         """Leave the adapter as it was at its best dev evaluation."""
         device = str(self.model.backbone.device)
         self.adapter.load_state(load_file(self.job.folder / "adapter" / WEIGHTS, device=device))
-        return Trained(
-            self.steps, self.state.seconds, self.state.best_step, *self.state.best
-        )
+        return Trained(self.steps, self.state.seconds, self.state.best_step, *self.state.best)
 
 
 def _identity(adapter: Adapter, job: Job, peak: float) -> str:

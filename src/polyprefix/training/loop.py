@@ -213,7 +213,7 @@ def _accumulate(
         of_tokens = F.cross_entropy(logits.float(), targets.to(device), reduction="none")
         losses = torch.zeros_like(counts).index_add(0, of.to(device), of_tokens) / counts
         pairs = zip(trainings, losses.unbind(), strict=True)
-        torch.stack([training.scaled(loss) for training, loss in pairs]).sum().backward()
+        torch.autograd.backward([training.scaled(loss) for training, loss in pairs])
         total += losses.detach()
     return [float(loss) for loss in total.tolist()]
 

@@ -25,7 +25,8 @@ class CallContext:
     Attributes:
         adapter: index of the adapter that every row carries; ``None``: no adapter, or see ``rows``.
         rows: ``[B]`` adapter index of each row, -1 for none; ``None`` when all rows carry
-            ``adapter``.
+            ``adapter``. An adapter leaves other rows as they are: adding 0 times its own is not
+            that, since where one training diverges it is NaN, for all.
         carried: ``rows`` as numbers, known without asking the device.
         members: the indices that occur in ``rows``, and the places ``[N]`` of the rows that carry
             each.

@@ -129,14 +129,16 @@ def _locked(folder: RunFolder) -> Iterator[None]:
 
 
 class _Run:
-    """A run under way: its record, and its adapter, which is named like its folder.
+    """A run under way.
 
     Attributes:
+        adapter: the name of its adapter on the model: what tells its folder from others.
         outcome: its record or its error, once it is over.
     """
 
     def __init__(self, prepared: Prepared, progress: Progress) -> None:
         self.prepared, self.folder = prepared, prepared.folder
+        self.adapter = self.folder.id.rpartition("-")[2]
         self.outcome: dict[str, Any] | PolyprefixError | None = None
         started = now()
         if self.folder.has_record():
@@ -171,7 +173,7 @@ class _Run:
         """Attach the adapter; its training, if there is something to train."""
         config, data, record = self.prepared.config, self.prepared.data, self.record
         adapter = model.attach(
-            self.prepared.method, self.folder.id, seed=config.seed, text=starting_text(data)
+            self.prepared.method, self.adapter, seed=config.seed, text=starting_text(data)
         )
         parameters = adapter.num_trainable()
         share = parameters / record["model"]["parameters"]
@@ -243,7 +245,7 @@ def _work(runs: Sequence[_Run], progress: Progress) -> None:
         for run in runs:
             if run.outcome is None:
                 with run.failing():
-                    model.use(run.folder.id)
+                    model.use(run.adapter)
                     run.finish(progress)
     finally:
         for name in list(model.adapters):  # other runs may use the backbone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -223,7 +224,7 @@ class AdaptedModel(nn.Module):
         )
         with calling(context):
             output = self.backbone.hidden_states(
-                inputs_embeds=self._embed(input_ids),
+                inputs_embeds=self._embed(input_ids, context),
                 attention_mask=attention_mask,
                 position_ids=positions + offset,
                 past_key_values=past_key_values,
@@ -234,7 +235,7 @@ class AdaptedModel(nn.Module):
                 hidden = hidden.flatten(0, 1)[keep]
             return Output(self.backbone.logits(hidden), output.past_key_values)
 
-    def _embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def _embed(self, input_ids: torch.Tensor, context: CallContext) -> torch.Tensor:
         """``[B, T] -> [B, T, d]``, soft tokens included."""
         vocabulary = self.backbone.vocab_size
         embedded: torch.Tensor = self.backbone.embedding(input_ids.clamp_max(vocabulary - 1))
@@ -242,6 +243,7 @@ class AdaptedModel(nn.Module):
         if not with_soft:
             return embedded
         # One table of all soft tokens; ids of adapters that were taken off leave gaps.
+        tables: list[torch.Tensor] = []
         place = torch.zeros_like(input_ids)
         soft = torch.zeros_like(input_ids, dtype=torch.bool)
         start = 0
@@ -250,7 +252,12 @@ class AdaptedModel(nn.Module):
             mine = (own >= 0) & (own < adapter.num_soft_tokens)
             place, soft = torch.where(mine, own + start, place), soft | mine
             start += adapter.num_soft_tokens
-        table = torch.cat([adapter.soft_tokens() for adapter in with_soft]).to(embedded.dtype)
+            # An adapter that no row carries must not make the layers below the others' want a
+            # gradient.
+            carried = adapter.index == context.adapter or adapter.index in context.members
+            with contextlib.nullcontext() if carried else torch.no_grad():
+                tables.append(adapter.soft_tokens())
+        table = torch.cat(tables).to(embedded.dtype)
         return torch.where(soft[..., None], F.embedding(place, table), embedded)
 
     def _route(
@@ -259,10 +266,12 @@ class AdaptedModel(nn.Module):
         """The call's context, with ``more`` in it, and the position offset of its rows."""
         if names is not None and len(names) != batch:
             raise ValueError(f"{len(names)} adapter names for {batch} rows")
-        if names is None or all(name == self.active for name in names):
-            if self.active is None:
+        different = {self.active} if names is None else set(names)
+        if names is None or len(different) == 1:
+            [name] = different
+            if name is None:
                 return CallContext(**more), 0
-            adapter = self.adapter()
+            adapter = self.adapter(name)
             return CallContext(adapter=adapter.index, **more), adapter.position_offset
         adapters = {name: self.adapter(name) for name in dict.fromkeys(names) if name is not None}
         carried = [-1 if name is None else adapters[name].index for name in names]

@@ -195,9 +195,10 @@ def _choose(
     names: dict[int, str] = module.__dict__[_NAMES]
     rows = len(args[0])
     if call.rows is None:
-        if call.adapter in names:
-            return None  # the active one, see Lora.activate
-        chosen = ["__base__"] * rows
+        name = "__base__" if call.adapter is None else names.get(call.adapter, "__base__")
+        if module.active_adapters == [name]:  # see Lora.activate
+            return None
+        chosen = [name] * rows
     else:
         chosen = [names.get(row, "__base__") for row in call.carried]
     return args, kwargs | {"adapter_names": chosen}

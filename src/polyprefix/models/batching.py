@@ -119,9 +119,18 @@ def lay_out(
     """Lay texts out for forward passes of at most ``budget`` tokens each, padding included.
 
     Groups that share a long beginning stand together, long texts before short ones, so that the
-    rows of a batch are of one length. A text longer than the budget is a batch of its own."""
+    rows of a batch are of one length. Texts of one adapter stand together too: the fewer a batch
+    has, the less it takes. A text longer than the budget is a batch of its own."""
     order = _Order.of([text.ids for text in texts], [text.adapter for text in texts])
-    together = sorted(order.groups(), key=lambda group: -max(order.lengths[rank] for rank in group))
+    longest: dict[str, int] = {}
+    for adapter, length in zip(order.adapters, order.lengths, strict=True):
+        longest[adapter] = max(length, longest.get(adapter, 0))
+
+    def first(group: list[int]) -> tuple[int, str, int]:
+        adapter = order.adapters[group[0]]
+        return -longest[adapter], adapter, -max(order.lengths[rank] for rank in group)
+
+    together = sorted(order.groups(), key=first)
     waiting = deque(rank for group in together for rank in group)
     while waiting:
         ranks = _take(waiting, order, budget)

@@ -4,7 +4,8 @@ In an optimizer step the examples of all trainings are laid out together, a row 
 adapter. Nothing but the frozen backbone is shared, so a row's gradients go to its own adapter, and
 every training has its own loss, clipping, optimizer, schedule, evaluations, log and checkpoints.
 What is gained: where the steps of one training are too small to fill the device, those of several
-together take little longer than one.
+together take little longer than one. What it costs: a micro-batch is differentiated down to the
+lowest layer that any of its adapters adapts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from polyprefix.models.batching import Text, lay_out
 from polyprefix.results import Progress, Silent
 from polyprefix.training.interrupt import held_back
 from polyprefix.training.job import DevScore, Job, Trained, Training, TrainingExample
+
+CPU_TOKENS = 512
+"""Tokens of a micro-batch that fill a CPU: beyond them, rows of further trainings bring nothing."""
 
 
 def train(
@@ -143,7 +147,7 @@ def _train(
                 started = time.perf_counter()
                 for training in left:
                     training.draw()
-                losses = _accumulate(prepared, model, left, runtime.micro_batch_tokens)
+                losses = _accumulate(prepared, model, left, _budget(model, left, runtime))
                 per_token = (time.perf_counter() - started) / sum(t.tokens for t in left)
                 changed = False
                 for training, loss in zip(left, losses, strict=True):
@@ -180,6 +184,15 @@ def _reset_accelerate(model: AdaptedModel) -> None:
     device = model.backbone.device
     if device.type == "cuda":
         torch.cuda.set_device(device)
+
+
+def _budget(model: AdaptedModel, trainings: Sequence[Training], runtime: RuntimeConfig) -> int:
+    """Tokens of a micro-batch. On a CPU the examples of one step are no further divided, but those
+    of several are put together only until they fill it."""
+    if model.backbone.device.type != "cpu" or len(trainings) == 1:
+        return runtime.micro_batch_tokens
+    most = max(training.tokens for training in trainings)
+    return min(runtime.micro_batch_tokens, max(CPU_TOKENS, most))
 
 
 def _accumulate(

@@ -143,7 +143,6 @@ def test_all_layers_below_are_left_out(
     "case",
     [
         *CANNOT,
-        *(MethodCase(case.method, (("layers", "first:1"),)) for case in UPPER[-1:]),
         MethodCase("prefix_tuning", (("layers", "all"),)),
         MethodCase("lora", (("layers", (0, 1)),)),
     ],

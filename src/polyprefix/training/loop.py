@@ -121,8 +121,10 @@ def train(
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
     passes = steps * config.batch_size / len(examples)
+    kept: HiddenStates | None = None
     with accelerator.autocast():
-        kept = keep_hidden_states(model, texts, passes, runtime, folder, progress)
+        if state.step < steps:
+            kept = keep_hidden_states(model, texts, passes, runtime, folder, progress)
     prepared: Any = accelerator.prepare_model(model)
     optimizer = accelerator.prepare_optimizer(optimizer)
     model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)

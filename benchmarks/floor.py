@@ -62,7 +62,7 @@ def main(arguments_: Sequence[str] | None = None) -> int:
     add("--micro-batch-tokens", type=int, default=RuntimeConfig().micro_batch_tokens)
     options = parser.parse_args(arguments_)
     task = get_task(options.task)
-    chosen = _choose(task.read_file(options.data, "train").examples, options)
+    chosen = choose(task.read_file(options.data, "train").examples, options)
     texts = [task.prompt.render(example.fields) for example in chosen]
     results = []
     for size in options.vocabulary if options.model is None else [0]:
@@ -130,7 +130,7 @@ def compare(
     return Result(case, "floor", len(examples), mine, other, agrees, agreement, more)
 
 
-def _choose(found: list[Example], options: argparse.Namespace) -> list[Example]:
+def choose(found: list[Example], options: argparse.Namespace) -> list[Example]:
     """Examples at random, whole passages with all their questions, so that there is something to
     share; those of a batch stand together in the floor's rows."""
     units: dict[str, list[Example]] = {}

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
@@ -59,6 +59,7 @@ class Job:
     micro_batch_tokens: int
     micro_batch: int
     device: str
+    keep_hidden_states: Literal["auto", "memory", "disk", "never"] = "auto"
 
 
 def encode(tokenizer: Any, task: Task, examples: Sequence[Example]) -> list[TrainingExample]:
@@ -103,7 +104,10 @@ class Ours:
             schedule="constant",
             evaluate_every=count,
         )
-        runtime = RuntimeConfig(micro_batch_tokens=self.job.micro_batch_tokens)
+        runtime = RuntimeConfig(
+            micro_batch_tokens=self.job.micro_batch_tokens,
+            keep_hidden_states=self.job.keep_hidden_states,
+        )
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             nothing = (0.0, 0.0)

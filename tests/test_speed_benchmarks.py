@@ -188,6 +188,16 @@ def test_floor(task: str, data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_keep(tmp_path: Path) -> None:
+    path = squad(tmp_path / "train.json")
+    given = ("--data", path, "--examples", 8, "--batch-size", 4, "--layers", "last:1")
+    for result in figures("keep", tmp_path, *given, "--where", "memory", "disk"):
+        assert result["more"]["layers"] == {"below": 1, "all": 2}
+        assert 0 < result["more"]["tokens"]["kept"] < result["more"]["tokens"]["all"]
+        assert result["work"] == 3 * 8
+
+
+@pytest.mark.slow
 def test_adapters(data: Path, tmp_path: Path) -> None:
     path = data / "sib200/data/annotated/eng_Latn/test.tsv"
     given = ("--data", path, "--adapters", 3, "--examples", 2, "--batch-size", 4)

@@ -81,6 +81,10 @@ class Bottleneck(Adapter):
     def claims_no_op(cls, config: BottleneckConfig) -> bool:
         return True
 
+    @property
+    def lowest_layer(self) -> int:
+        return min(layer for layer, _ in self.places)
+
     def _hook(self, bottleneck: nn.Module) -> Any:
         def hook(_: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor | None:
             call = current()

@@ -73,6 +73,10 @@ class Lora(Adapter):
         return True
 
     @property
+    def lowest_layer(self) -> int:
+        return min(self.layers)
+
+    @property
     def _name(self) -> str:
         """PEFT's name of this adapter among those on the backbone."""
         return f"polyprefix{self.index}"

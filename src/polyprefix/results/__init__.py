@@ -1,6 +1,12 @@
 """What a run leaves behind: one format, written atomically."""
 
-from polyprefix.results.environment import machine, package_versions, peak_memory, source_commit
+from polyprefix.results.environment import (
+    free_memory,
+    machine,
+    package_versions,
+    peak_memory,
+    source_commit,
+)
 from polyprefix.results.files import (
     read_json,
     read_jsonl,
@@ -15,6 +21,7 @@ __all__ = [
     "Progress",
     "RunFolder",
     "Silent",
+    "free_memory",
     "machine",
     "package_versions",
     "peak_memory",

@@ -20,10 +20,12 @@ from polyprefix.config import ConfigError, RunError, RuntimeConfig, TrainConfig,
 from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
 from polyprefix.methods.storage import WEIGHTS
 from polyprefix.models.batching import Text, groups, lay_out
+from polyprefix.models.hidden_states import HiddenStates
 from polyprefix.results import Progress, Silent, read_jsonl, write_jsonl
 from polyprefix.training.batches import batches_from, most_of
 from polyprefix.training.checkpoint import load_checkpoint, save_checkpoint
 from polyprefix.training.interrupt import held_back
+from polyprefix.training.keeping import keep_hidden_states
 from polyprefix.training.schedule import factor
 
 DEFAULT_STEPS = 600
@@ -118,6 +120,11 @@ def train(
     accelerator = _accelerator(config, model)
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
+    passes = steps * config.batch_size / len(examples)
+    kept: HiddenStates | None = None
+    with accelerator.autocast():
+        if state.step < steps:
+            kept = keep_hidden_states(model, texts, passes, runtime, folder, progress)
     prepared: Any = accelerator.prepare_model(model)
     optimizer = accelerator.prepare_optimizer(optimizer)
     model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
@@ -145,6 +152,7 @@ def train(
                     [texts[i] for i in chosen],
                     [examples[i].answer for i in chosen],
                     runtime.micro_batch_tokens,
+                    kept,
                 )
                 norm = float(accelerator.clip_grad_norm_(parameters.values(), config.max_grad_norm))
                 # fp16's loss scaling finds its scale by overflowing, and leaves those steps out
@@ -184,6 +192,8 @@ def train(
     finally:
         log.close()
         progress.finish()
+        if kept is not None:
+            kept.close()
         # Mixed precision is how to train: what comes after computes in the backbone's own dtype,
         # as it will when the adapter is loaded again.
         accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
@@ -240,6 +250,7 @@ def _accumulate(
     texts: Sequence[Text],
     answers: Sequence[list[int]],
     budget: int,
+    kept: HiddenStates | None,
 ) -> float:
     """Add up the gradients of one optimizer step; the mean loss of its tokens."""
     tokens = sum(map(len, answers))
@@ -247,7 +258,11 @@ def _accumulate(
     for batch in lay_out(texts, budget, model.pad_id, model.backbone.device):
         targets = torch.tensor([t for i in batch.texts for t in answers[i]])
         logits = prepared(
-            batch.input_ids, position_ids=batch.position_ids, until=batch.until, keep=batch.keep
+            batch.input_ids,
+            position_ids=batch.position_ids,
+            until=batch.until,
+            keep=batch.keep,
+            entering=None if kept is None else kept.entering(texts, batch),
         ).logits
         loss = F.cross_entropy(logits.float(), targets.to(logits.device), reduction="sum") / tokens
         accelerator.backward(loss)

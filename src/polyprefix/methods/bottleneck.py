@@ -29,7 +29,7 @@ class BottleneckConfig(MethodConfig):
 
     size: Annotated[int, Field(gt=0)] = 16
     placement: Literal["houlsby", "pfeiffer"] = "houlsby"
-    layers: Layers = "all"
+    layers: Layers = "upper"
 
 
 class _Bottleneck(nn.Module):

@@ -43,7 +43,7 @@ class LlamaAdapterConfig(MethodConfig):
     """
 
     length: Annotated[int, Field(gt=0)] = 10
-    layers: Layers = "all"
+    layers: Layers = "upper"
     gate: Literal["head", "layer"] = "head"
     initialization: Literal["random", "activations"] = "activations"
     init_text: str | None = None

@@ -43,7 +43,7 @@ class LlamaAdapterConfig(MethodConfig):
     """
 
     length: Annotated[int, Field(gt=0)] = 10
-    layers: Layers = "upper"
+    layers: Layers = "all"
     gate: Literal["head", "layer"] = "head"
     initialization: Literal["random", "activations"] = "activations"
     init_text: str | None = None
@@ -98,7 +98,7 @@ class LlamaAdapter(PrefixedLayers):
 
     @classmethod
     def reference_learning_rate(cls, config: LlamaAdapterConfig) -> float:
-        return 5e-2
+        return 1.5e-2
 
     @classmethod
     def claims_no_op(cls, config: LlamaAdapterConfig) -> bool:

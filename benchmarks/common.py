@@ -33,6 +33,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.goals import with_goals
+from benchmarks.wording import MEMORY, named, said, short
 from polyprefix.methods import AdaptedModel, Adapter, save_adapter
 from polyprefix.models import PACKAGED
 from polyprefix.results import machine, package_versions, source_commit, write_json
@@ -41,8 +42,13 @@ transformers_logging.disable_progress_bar()
 warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # of PEFT
 
 METHODS: dict[str, dict[str, Any]] = {
-    "prefix_tuning": {"length": 20, "initialization": "random", "positions": "peft"},
-    "llama_adapter": {"length": 10, "initialization": "random", "gate": "layer"},
+    "prefix_tuning": {
+        "length": 20,
+        "layers": "all",
+        "initialization": "random",
+        "positions": "peft",
+    },
+    "llama_adapter": {"length": 10, "layers": "all", "initialization": "random", "gate": "layer"},
     "soft_prompt": {"length": 20, "position": "start"},
     "lora": {"rank": 4},
 }
@@ -61,9 +67,6 @@ adapters change nothing, and one that a side forgot would not be noticed."""
 LOGITS = 2 << 30
 """Bytes of the peer's logits beyond which a batch size is not tried: it holds several such tensors
 at a time."""
-
-MEMORY = "peak MiB beyond the libraries"
-"""Where a result keeps the peak memory of each side."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -357,15 +360,14 @@ def finish(name: str, options: argparse.Namespace, results: Sequence[Result]) ->
         table.add_column(column, justify="left" if first else "right", no_wrap=first)
     lines = with_goals(name, [result.summary() for result in results])
     for line in lines:
-        said = "; ".join(f"{key} {_short(value)}" for key, value in line["agreement"].items())
         table.add_row(
-            f"{_named(line['case'])} against {line['peer']}",
+            f"{named(line['case'])} against {line['peer']}",
             *(f"{line[key]:.3g}" for key in ("ours_per_second", "theirs_per_second", "ratio")),
             *(f"{line[key]:.3g}" for key in ("ratio_min", "ratio_max")),
-            ("" if line["agrees"] else "NOT THE SAME: ") + said,
+            ("" if line["agrees"] else "NOT THE SAME: ") + said(line["agreement"]),
         )
         for key, value in line["more"].items():
-            table.add_row(f"  {key}: {_short(value)}")
+            table.add_row(f"  {key}: {short(value)}")
     Console(width=150).print(table)
     if options.json is not None:
         settings = {key: _plain(value) for key, value in vars(options).items()}
@@ -376,16 +378,5 @@ def finish(name: str, options: argparse.Namespace, results: Sequence[Result]) ->
     return int(not lines or not all(line["agrees"] for line in lines))
 
 
-def _named(case: dict[str, Any]) -> str:
-    """Texts as they are, numbers with what they are of."""
-    return " ".join(v if isinstance(v, str) else f"{k}={v}" for k, v in case.items())
-
-
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

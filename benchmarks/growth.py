@@ -27,7 +27,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import floor, training
-from benchmarks.common import MEMORY, Comparison, finish, make_model, timed
+from benchmarks.common import Comparison, finish, make_model, timed
+from benchmarks.wording import MEMORY
 from polyprefix.config import ModelConfig
 from polyprefix.languages import parse_languages
 from polyprefix.models import load_backbone

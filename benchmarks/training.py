@@ -26,7 +26,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from benchmarks.common import (
-    MEMORY,
     METHODS,
     Comparison,
     Result,
@@ -38,6 +37,7 @@ from benchmarks.common import (
     timed,
 )
 from benchmarks.memory import in_process, reset, used
+from benchmarks.wording import MEMORY
 from polyprefix.config import ModelConfig, RuntimeConfig, TrainConfig
 from polyprefix.methods import AdaptedModel, load_adapter
 from polyprefix.models import load_backbone

@@ -43,8 +43,8 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
     topics = data / "sib200/data/annotated/eng_Latn"
     sizes = "--vocabulary 32000 128000 --rounds 3"
 
-    def job(name: str, benchmark: str, source: Path, options: str) -> Job:
-        return Job(name, benchmark, ["--data", str(source), *options.split()])
+    def job(name: str, benchmark: str, source: Path, options: str, *more: str) -> Job:
+        return Job(name, benchmark, ["--data", str(source), *options.split(), *more])
 
     return [
         job("train_shared", "train_shared", squad, f"--passages 6 --peer-batches 2 4 8 16 {sizes}"),
@@ -76,8 +76,9 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             "growth_scoring",
             "growth",
             squad,
-            f"--axes languages --tasks-data {shlex.quote(str(data))} --language-counts 1 2 4 8 "
-            "--sentences 10 --rounds 3",
+            "--axes languages --language-counts 1 2 4 8 --sentences 10 --rounds 3",
+            "--tasks-data",
+            str(data),
         ),
     ]
 

@@ -29,8 +29,9 @@ LABELS = {
 """What the x axis of each axis of ``growth`` says."""
 
 OURS = "Polyprefix"
-STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"))
-"""Colour and mark of the lines: ours, then the peers as they come."""
+STYLES = {OURS: ("#0072B2", "o"), "floor": ("#009E73", "^")}
+PEER = ("#D55E00", "s")
+"""Colour and mark of the lines, the same in all plots: ours, the floor, and any other peer."""
 
 TEXT = "#777777"
 GAP = 0.09
@@ -109,9 +110,10 @@ def _panel(ax: Axes, axis: str, label: str, values: dict[str, dict[int, list[flo
     """Medians as lines, smallest to largest as a band."""
     ends: list[tuple[float, str, str]] = []
     ticks = sorted({x for points in values.values() for x in points})
-    for (name, points), (colour, mark) in zip(values.items(), STYLES, strict=False):
+    for name, points in values.items():
         if not points:
             continue
+        colour, mark = STYLES.get(name, PEER)
         xs = sorted(points)
         middle = [statistics.median(points[x]) for x in xs]
         ax.plot(xs, middle, color=colour, marker=mark, linewidth=1.8, markersize=5)

@@ -166,7 +166,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("background", ["#FFFFFF", "#0D1117"])
 def test_plots_can_be_read_on_light_and_dark(background: str) -> None:
     """WCAG asks for a contrast of 3 for graphics."""
-    for colour in (plots.TEXT, *(colour for colour, _ in plots.STYLES)):
+    for colour in (plots.TEXT, *(colour for colour, _ in (*plots.STYLES.values(), plots.PEER))):
         dark, light = sorted((luminance(colour), luminance(background)))
         assert (light + 0.05) / (dark + 0.05) > 3
 

@@ -64,6 +64,12 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             "--mgsm-examples 10 --rounds 3",
         ),
         job("floor", "floor", squad, "--layers all last:4 --examples 64 --rounds 5"),
+        job(
+            "keep",
+            "keep",
+            squad,
+            "--task xquad --layers last:1 last:4 --examples 64 --rounds 3",
+        ),
         job("adapters", "adapters", topics / "test.tsv", "--rounds 5"),
         job(
             "growth_training",

@@ -28,6 +28,7 @@ TITLES = {
     "score": "Scoring choices",
     "generate": "Writing answers",
     "floor": "A training step against its floor",
+    "keep": "Keeping hidden states below the adapted layers",
     "adapters": "Different adapters in one batch",
     "growth": "How cost grows",
 }

@@ -10,7 +10,6 @@ import yaml
 
 from polyprefix.config.errors import ConfigError
 
-
 Place = tuple[str | int, ...]
 """Keys and numbers of list items, from the top of a file inwards."""
 

@@ -211,11 +211,13 @@ def _combinations(
             origins: dict[str, Place] = {}
             for path, value, source in [*base, *itertools.chain.from_iterable(combination)]:
                 try:
+                    if any(key.startswith(f"{path}.") for key in origins):
+                        raise ConfigError("keys below it would be lost")
                     put(values, path, value)
                 except ConfigError:
                     raise ConfigError(
-                        f"{file.where}, line {file.lines[source]}: key {path!r}: what it stands in "
-                        "holds a value, not keys"
+                        f"{file.where}, line {file.lines[source]}: key {path!r}: a value and keys "
+                        "below it exclude each other"
                     ) from None
                 origins[path] = source
             yield values, origins

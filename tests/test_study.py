@@ -159,7 +159,7 @@ def test_a_bug_keeps_its_traceback(make: Make, monkeypatch: pytest.MonkeyPatch) 
 
     study, folder = make({"method.name": ["none"]})
     with monkeypatch.context() as patch:
-        patch.setattr("polyprefix.study.run.summarise", bug)
+        patch.setattr("polyprefix.study.fit.predict", bug)
         assert run_study(study, folder) == {"failed": 1}
     (path,) = (folder.path / "study" / "runs").iterdir()
     entry = json.loads(path.read_text())

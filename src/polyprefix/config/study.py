@@ -165,8 +165,8 @@ def expand(
     Args:
         file: the study.
         output: folder of its runs.
-        settings: ``key=value``, laid over every run.
-        change: what is done to the values of every run; ``settings`` still win.
+        settings: ``key=value``, laid over every run in the end.
+        change: what is done before to the values of every run, which are valid.
 
     Raises:
         ConfigError: with file and line: an unknown key of a run, a wrong value, or a key that would
@@ -178,9 +178,8 @@ def expand(
         lines: dict[Place, int] = {
             tuple(key.split(".")): file.lines[at] for key, at in origins.items() if at in file.lines
         }
-        given = override(values, settings)
-        RunConfig.read(given, file.where, lines)
-        changed = change(given)
+        RunConfig.read(values, file.where, lines)
+        changed = change(values)
         if changed is not None:
             final = override(changed, settings) | {"output": output}
             run = RunConfig.read(final, file.where, lines)

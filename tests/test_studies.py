@@ -244,6 +244,7 @@ def test_there_is_data_for_every_run_at_nano(name: str, benchmarks: Path, tmp_pa
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_from_end_to_end(name: str, benchmarks: Path, tmp_path: Path, cli: Cli) -> None:
     few = ["seed=0", "train.steps=1", "task.dev_samples=4", "task.test_samples=2"]
+    few += ["train.learning_rate=1e-3"]
     study, _ = at_nano(name, benchmarks, tmp_path, *few)
     folder = StudyFolder(tmp_path)
     states = run_study(study, folder)

@@ -8,14 +8,18 @@ from polyprefix.analysis.scores import (
     language_scores,
     mean_calibrated,
 )
+from polyprefix.analysis.settings import LabelledRun, Setting, settings
 
 __all__ = [
     "Comparison",
     "GroupScore",
+    "LabelledRun",
     "LanguageScore",
     "MethodRun",
+    "Setting",
     "compare",
     "group_scores",
     "language_scores",
     "mean_calibrated",
+    "settings",
 ]

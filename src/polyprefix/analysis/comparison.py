@@ -15,7 +15,7 @@ class MethodRun:
 
     Attributes:
         record: the run's record.
-        method: its name in configurations.
+        name: what tells it from the others; by default its method's name in configurations.
         title: of the method, for people.
         parameters: that were trained.
         share: of them in the backbone's parameters.
@@ -24,7 +24,7 @@ class MethodRun:
     """
 
     record: dict[str, Any]
-    method: str
+    name: str
     title: str
     parameters: int
     share: float
@@ -81,8 +81,12 @@ class Comparison:
         return max(run.languages[code].score for run in self.runs)
 
 
-def compare(records: Sequence[dict[str, Any]]) -> Comparison:
+def compare(records: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> Comparison:
     """Put finished runs beside each other.
+
+    Args:
+        records: of the runs.
+        names: of the runs, where their methods do not tell them apart.
 
     Raises:
         ValueError: no records, or their tasks or source languages differ.
@@ -90,7 +94,8 @@ def compare(records: Sequence[dict[str, Any]]) -> Comparison:
     kinds = {(r["task"]["name"], r["task"]["source_language"]) for r in records}
     if len(kinds) != 1:
         raise ValueError(f"runs of one task and source language expected, found {sorted(kinds)}")
-    runs = [_method_run(record) for record in records]
+    names = names or [record["method"]["name"] for record in records]
+    runs = [_method_run(record, name) for record, name in zip(records, names, strict=True)]
     source = records[0]["task"]["source_language"]
     common = set.intersection(*(set(run.languages) for run in runs)) - {source}
 
@@ -103,12 +108,12 @@ def compare(records: Sequence[dict[str, Any]]) -> Comparison:
     return Comparison(runs, codes, records[0]["task"]["headline"], max(shares, default=None))
 
 
-def _method_run(record: dict[str, Any]) -> MethodRun:
+def _method_run(record: dict[str, Any], name: str) -> MethodRun:
     parameters = record["trainable_parameters"]
     seconds = record["evaluation"]["seconds"] + record.get("training", {}).get("seconds", 0.0)
     return MethodRun(
         record=record,
-        method=record["method"]["name"],
+        name=name,
         title=record["method"]["title"],
         parameters=parameters,
         share=parameters / record["model"]["parameters"],

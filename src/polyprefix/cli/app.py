@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from polyprefix.cli import study
+from polyprefix.cli.output import console, progress_on, resumable
 from polyprefix.config import ConfigError, RunConfig, override, put, read_yaml
-from polyprefix.results import Progress, Silent
 
 app = typer.Typer(
     name="polyprefix",
@@ -28,6 +27,9 @@ app = typer.Typer(
     help="Adapt a language model to a task with English data only, and measure how the skill "
     "carries to other languages.",
 )
+
+
+app.add_typer(study.app)
 
 
 def version(wanted: bool) -> None:
@@ -303,28 +305,3 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     from polyprefix.cli import listing
 
     getattr(listing, kind.value)(console())
-
-
-@contextmanager
-def resumable() -> Iterator[None]:
-    """Say, after Ctrl-C, that nothing is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
-
-
-def progress_on(quiet: bool) -> Progress:
-    """Bars or lines on standard error, or nothing."""
-    from polyprefix.cli.progress import ConsoleProgress
-
-    return Silent() if quiet else ConsoleProgress(Console(stderr=True))
-
-
-def console() -> Console:
-    """Standard output; as wide as it needs to be where it is no terminal."""
-    out = Console(highlight=False, emoji=False)
-    if not out.is_terminal:
-        out = Console(highlight=False, emoji=False, width=200)
-    return out

@@ -5,7 +5,9 @@ from polyprefix.config.errors import (
     DataError,
     PolyprefixError,
     RunError,
+    RunLocked,
     UnsupportedModel,
+    Unwritable,
     unknown,
 )
 from polyprefix.config.files import override, parse_value, put, read_yaml
@@ -21,6 +23,15 @@ from polyprefix.config.run import (
     is_task_file,
 )
 from polyprefix.config.spec import Spec
+from polyprefix.config.study import (
+    Study,
+    StudyConfig,
+    StudyFile,
+    StudyRun,
+    expand,
+    read_study,
+    run_key,
+)
 
 __all__ = [
     "ConfigError",
@@ -31,16 +42,25 @@ __all__ = [
     "Registry",
     "RunConfig",
     "RunError",
+    "RunLocked",
     "RuntimeConfig",
     "Spec",
+    "Study",
+    "StudyConfig",
+    "StudyFile",
+    "StudyRun",
     "TaskConfig",
     "TrainConfig",
     "UnsupportedModel",
+    "Unwritable",
     "digest",
+    "expand",
     "is_task_file",
     "override",
     "parse_value",
     "put",
+    "read_study",
     "read_yaml",
+    "run_key",
     "unknown",
 ]

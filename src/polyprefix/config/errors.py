@@ -30,6 +30,14 @@ class RunError(PolyprefixError):
     """A run that cannot start, continue or be read."""
 
 
+class Unwritable(RunError):
+    """A folder that cannot be written to, or a full disk."""
+
+
+class RunLocked(RunError):
+    """Another process is working on the run."""
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> str:
     """The sentence for a name that is not known: what was given, a suggestion, what exists."""
     known = sorted(known)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from polyprefix.config.errors import ConfigError
+
+Place = tuple[str | int, ...]
+"""Keys and numbers of list items, from the top of a file inwards."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -35,6 +38,35 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def yaml_lines(path: Path) -> dict[Place, int]:
+    """The line of each key and list item of a YAML file that :func:`read_yaml` has read, by its
+    path: ``("base", "train", "steps")``.
+
+    Raises:
+        ConfigError: a key stands twice in one mapping.
+    """
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    return dict(_lines(root, (), path))
+
+
+def _lines(node: yaml.Node | None, place: Place, path: Path) -> Iterator[tuple[Place, int]]:
+    if isinstance(node, yaml.MappingNode):
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in first:
+                raise ConfigError(
+                    f"{path}, line {line}: the key {name!r} stands on line {first[name]} already"
+                )
+            first[name] = line
+            yield (*place, name), line
+            yield from _lines(value, (*place, name), path)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield (*place, number), value.start_mark.line + 1
+            yield from _lines(value, (*place, number), path)
+
+
 def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """``values`` with each ``key.path=value`` applied; values are read as YAML.
 
@@ -56,7 +88,7 @@ def put(values: dict[str, Any], path: str, value: Any) -> None:
     for key in parents:
         inner = values.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {path!r}: {key!r} is not a group of keys")
+            raise ConfigError(f"key {path!r}: {key!r} holds a value, not keys")
         values = inner
     values[last] = value
 

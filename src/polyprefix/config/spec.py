@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from polyprefix.config.errors import ConfigError
+from polyprefix.config.files import Place
 
 
 class Spec(BaseModel):
@@ -19,12 +20,18 @@ class Spec(BaseModel):
     )
 
     @classmethod
-    def read(cls, values: Mapping[str, Any], where: str = "") -> Self:
+    def read(
+        cls,
+        values: Mapping[str, Any],
+        where: str = "",
+        lines: Mapping[Place, int] | None = None,
+    ) -> Self:
         """Validate ``values``.
 
         Args:
             values: a mapping, as from YAML.
             where: what the values belong to, for the message: a file, a key.
+            lines: of the file, by the path of the key that stands there.
 
         Raises:
             ConfigError: names each offending key, what it may be, and a close known key.
@@ -32,12 +39,22 @@ class Spec(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = [_explain(cls, problem) for problem in error.errors()]
-            place = f"{where}: " if where else ""
-            raise ConfigError("\n".join(place + line for line in lines)) from None
+            problems = [
+                f"{_place(where, lines or {}, problem['loc'])}{_explain(cls, problem)}"
+                for problem in error.errors()
+            ]
+            raise ConfigError("\n".join(problems)) from None
 
 
-def _fields_at(spec: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+def _place(where: str, lines: Mapping[Place, int], path: Place) -> str:
+    """The file, and the line of a key or of the nearest thing that it stands in."""
+    if not where:
+        return ""
+    found = [line for n in range(len(path), 0, -1) if (line := lines.get(path[:n])) is not None]
+    return f"{where}, line {found[0]}: " if found else f"{where}: "
+
+
+def _fields_at(spec: type[BaseModel], path: Place) -> list[str]:
     """Field names of the configuration object at ``path``."""
     for key in path:
         field = spec.model_fields.get(str(key))
@@ -49,7 +66,7 @@ def _fields_at(spec: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
 
 
 def _explain(spec: type[BaseModel], problem: Any) -> str:
-    path: tuple[str | int, ...] = problem["loc"]
+    path: Place = problem["loc"]
     key = ".".join(str(part) for part in path)
     if not key:  # a check of the whole: its text says all, its input would be everything
         return str(problem["msg"]).removeprefix("Value error, ")

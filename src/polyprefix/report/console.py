@@ -53,14 +53,14 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     record = runs[0].record
     console.print(Text(f"{record['task']['title']} on {record['model']['name']}", style="bold"))
     # In a narrow terminal a name breaks where it has its underscore.
-    table = _table("", *(run.method.replace("_", "_\u200b") for run in runs))
+    table = new_table("", *(run.name.replace("_", "_\u200b") for run in runs))
     for column in table.columns:
         column.no_wrap = False
     table.add_row("parameters", *(_short(run.parameters) for run in runs))
     table.add_row("seconds", *(f"{run.seconds:.0f}" for run in runs))
-    table.add_row("mean of others", *(_number(run.mean) for run in runs))
+    table.add_row("mean of others", *(number(run.mean) for run in runs))
     if any(run.calibrated is not None for run in runs):
-        table.add_row("calibrated", *(_number(run.calibrated) for run in runs))
+        table.add_row("calibrated", *(number(run.calibrated) for run in runs))
     table.add_row("mean gap", *(_gap(run) for run in runs), end_section=True)
     for code in comparison.languages:
         scores = [run.languages[code].score for run in runs]
@@ -75,7 +75,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def _gap(run: MethodRun) -> str:
-    return "" if run.gap is None else _signed(run.gap)
+    return "" if run.gap is None else signed(run.gap)
 
 
 def _short(number: int) -> str:
@@ -102,7 +102,8 @@ def _headline(record: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _table(*columns: str, left: int = 1) -> Table:
+def new_table(*columns: str, left: int = 1) -> Table:
+    """An empty table whose first columns, ``left`` of them, stand left and the others right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
         side: JustifyMethod = "left" if place < left else "right"
@@ -124,7 +125,7 @@ def _languages(headline: str, rows: Sequence[LanguageScore]) -> Table:
     last = ("majority",) if majority else ()
     names = (headline, "±", *beside, *others, "gap", *last)
     columns = ("language", "code", "family", "script", "n", *map(named, names))
-    table = _table(*columns, left=4)
+    table = new_table(*columns, left=4)
     for row in rows:
         language = row.language
         table.add_row(
@@ -135,16 +136,16 @@ def _languages(headline: str, rows: Sequence[LanguageScore]) -> Table:
             str(row.n),
             f"{row.score:.3f}",
             f"{row.stderr:.3f}",
-            *((_number(row.calibrated),) if calibrated else ()),
-            *(_number(row.others.get(name)) for name in others),
-            "source" if row.source else _signed(row.gap),
-            *((_number(row.majority),) if majority else ()),
+            *((number(row.calibrated),) if calibrated else ()),
+            *(number(row.others.get(name)) for name in others),
+            "source" if row.source else signed(row.gap),
+            *((number(row.majority),) if majority else ()),
             style="bold" if row.source else None,
         )
     return table
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """A count as it is, a share with three decimals, nothing for what is not there."""
     if value is None:
         return ""
@@ -154,19 +155,19 @@ def _number(value: float | None) -> str:
 def _groups(name: str, headline: str, groups: Sequence[GroupScore]) -> Table:
     calibrated = any(group.calibrated is not None for group in groups)
     beside = ("calibrated",) if calibrated else ()
-    table = _table(name, "languages", named(headline), *beside, "gap")
+    table = new_table(name, "languages", named(headline), *beside, "gap")
     for group in groups:
         table.add_row(
             group.name,
             str(group.languages),
             f"{group.score:.3f}",
-            *((_number(group.calibrated),) if calibrated else ()),
-            _signed(group.gap),
+            *((number(group.calibrated),) if calibrated else ()),
+            signed(group.gap),
         )
     return table
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
     """Three decimals with a sign; what rounds to nothing is +0.000."""
     return f"{round(value, 3) + 0.0:+.3f}"
 

@@ -1,6 +1,7 @@
 """What a run leaves behind: one format, written atomically."""
 
 from polyprefix.results.environment import (
+    forget_peak_memory,
     free_memory,
     machine,
     package_versions,
@@ -16,11 +17,15 @@ from polyprefix.results.files import (
 )
 from polyprefix.results.folder import RunFolder
 from polyprefix.results.progress import Progress, Silent
+from polyprefix.results.study_folder import State, StudyFolder
 
 __all__ = [
     "Progress",
     "RunFolder",
     "Silent",
+    "State",
+    "StudyFolder",
+    "forget_peak_memory",
     "free_memory",
     "machine",
     "package_versions",

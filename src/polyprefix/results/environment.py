@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -68,8 +69,15 @@ def machine() -> dict[str, str | int | None]:
     }
 
 
+def forget_peak_memory() -> None:
+    """Let :func:`peak_memory` begin anew at what is in use now, where the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory() -> int | None:
-    """Largest resident size of this process so far, in bytes; ``None`` where it cannot be known."""
+    """Largest resident size of this process since it began, or since
+    :func:`forget_peak_memory`, in bytes; ``None`` where it cannot be known."""
     try:
         import resource
     except ImportError:  # Windows

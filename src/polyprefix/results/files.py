@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from polyprefix.config import RunError
+from polyprefix.config import RunError, Unwritable
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file in full or not at all: a temporary file beside it, synced, then renamed.
 
     Raises:
-        RunError: the folder cannot be written to, or the disk is full.
+        Unwritable: the folder cannot be written to, or the disk is full.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary: str | None = None
@@ -32,7 +32,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except OSError as error:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        raise RunError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        raise Unwritable(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,6 +1,17 @@
-"""Runs: execute what is missing, continue what was interrupted."""
+"""Runs and grids of them: execute what is missing, continue what was interrupted."""
 
+from polyprefix.study.grid import Planned, plan_study, run_study
+from polyprefix.study.kept import Kept
 from polyprefix.study.prepare import Prepared, prepare
 from polyprefix.study.run import load_run, run
 
-__all__ = ["Prepared", "load_run", "prepare", "run"]
+__all__ = [
+    "Kept",
+    "Planned",
+    "Prepared",
+    "load_run",
+    "plan_study",
+    "prepare",
+    "run",
+    "run_study",
+]

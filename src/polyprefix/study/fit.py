@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from polyprefix.config import DecodingConfig, RuntimeConfig, TrainConfig
 from polyprefix.evaluation import Decoding, encode_choices, predict, score_answers, summarise
@@ -45,6 +46,12 @@ class Fitting:
         }
         self.truncated = 0
 
+    def on(self, *, data: TaskData | None = None, runtime: RuntimeConfig | None = None) -> Self:
+        """The same with other examples of the same task, or computed otherwise."""
+        other = copy(self)
+        other.data, other.runtime = data or self.data, runtime or self.runtime
+        return other
+
     def train(
         self,
         config: TrainConfig,
@@ -62,7 +69,7 @@ class Fitting:
             examples,
             config,
             folder=folder,
-            evaluate=self._dev,
+            evaluate=self.dev_score,
             seed=seed,
             runtime=self.runtime,
             progress=progress,
@@ -94,7 +101,7 @@ class Fitting:
             Encoded(item.prompt, ([*item.answers[0], *ends],), item.truncated) for item in encoded
         ]
 
-    def _dev(self) -> DevScore:
+    def dev_score(self) -> DevScore:
         """The headline score on the source language's dev split; the right answers'
         log-probability breaks ties."""
         source, dev = self.data.source_language, self.data.dev

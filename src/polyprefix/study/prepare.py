@@ -10,9 +10,10 @@ import torch
 
 from polyprefix.config import ConfigError, DecodingConfig, RunConfig, digest
 from polyprefix.methods import Adapter, MethodConfig, method_config, method_of
-from polyprefix.models import Backbone, load_backbone
+from polyprefix.models import Backbone
 from polyprefix.results import Progress, RunFolder
-from polyprefix.tasks import AnswerTask, TaskData, load_task_data
+from polyprefix.study.kept import Kept
+from polyprefix.tasks import AnswerTask, TaskData
 from polyprefix.training import peak_learning_rate
 
 IDENTITY_VERSION = 2
@@ -54,18 +55,24 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def prepare(config: RunConfig, progress: Progress) -> Prepared:
+def prepare(config: RunConfig, progress: Progress, kept: Kept | None = None) -> Prepared:
     """Check the configuration, read the data, load the backbone and work out the identity.
 
     What is cheap to check comes first: a wrong key must not cost the loading of a model.
 
+    Args:
+        config: of the run.
+        progress: told what there is.
+        kept: what an earlier run has loaded, to be used again.
+
     Raises:
         PolyprefixError: whatever is wrong with configuration, data or model.
     """
+    kept = kept or Kept()
     method = method_config(config.method)
     adapter_type = method_of(method)
     device = choose_device(config.runtime.device)
-    data = load_task_data(config.task, seed=config.seed, with_training=adapter_type.trains)
+    data = kept.data(config.task, config.seed, with_training=adapter_type.trains)
     sizes = sum(map(len, data.test.values()))
     progress.say(
         f"{data.task.title}: {len(data.train)} training and {len(data.dev)} dev examples in "
@@ -77,7 +84,7 @@ def prepare(config: RunConfig, progress: Progress) -> Prepared:
         raise ConfigError(
             f"section 'decoding' has no effect: task {data.task.name!r} chooses among answers"
         )
-    backbone = load_backbone(config.model, device)
+    backbone = kept.backbone(config.model, device)
     rate = peak_learning_rate(config.train, method, backbone.hidden_size)
     identity = _identity(config, method, rate, data, backbone)
     short = digest(identity)[:12]

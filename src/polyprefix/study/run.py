@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from polyprefix.config import PolyprefixError, RunConfig, RunError
+from polyprefix.config import PolyprefixError, RunConfig, RunError, RunLocked, Unwritable
 from polyprefix.evaluation import summarise
 from polyprefix.methods import AdaptedModel, load_adapter, save_adapter
 from polyprefix.models import load_backbone
@@ -24,12 +24,12 @@ from polyprefix.results import (
     Silent,
     machine,
     package_versions,
-    peak_memory,
     source_commit,
 )
 from polyprefix.study.fit import Fitting
+from polyprefix.study.memory import forget_memory, memory_used
 from polyprefix.study.prepare import Prepared, choose_device, prepare
-from polyprefix.tasks import AnswerTask, Prompt
+from polyprefix.tasks import AnswerTask, Prompt, TaskData
 
 INIT_PROMPTS = 4
 """Training prompts whose text a prefix starts from (``initialization: activations``)."""
@@ -53,16 +53,20 @@ def run(
             there was a run to speak of.
     """
     progress = progress or Silent()
-    prepared = prepare(config, progress)
+    return execute(prepare(config, progress), again=again, progress=progress)
+
+
+def execute(prepared: Prepared, *, again: bool, progress: Progress) -> dict[str, Any]:
+    """What :func:`run` does once it is clear which run it is."""
     folder = prepared.folder
     lock = FileLock(folder.lock, timeout=0)
     try:
         folder.path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise RunError(f"another process is working on {str(folder.path)!r}") from None
+        raise RunLocked(f"another process is working on {str(folder.path)!r}") from None
     except OSError as error:
-        raise RunError(
+        raise Unwritable(
             f"cannot write to {str(folder.path.parent)!r} (key output): {error.strerror or error}"
         ) from error
     try:
@@ -156,13 +160,18 @@ def _prompt(prompt: Prompt) -> dict[str, Any]:
     return {"version": prompt.version, **asdict(prompt)}
 
 
+def starting_text(data: TaskData) -> str | None:
+    """What a prefix may start from: the first training prompts."""
+    prompt = data.prompts[data.source_language]
+    return "\n".join(prompt.render(e.fields) for e in data.train[:INIT_PROMPTS]) or None
+
+
 def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> None:
     """Train, then score; fill in the record."""
-    config, data = prepared.config, prepared.data
+    config, data, device = prepared.config, prepared.data, prepared.backbone.device
+    forget_memory(device)
     model = AdaptedModel(prepared.backbone)
-    prompt = data.prompts[data.source_language]
-    text = "\n".join(prompt.render(e.fields) for e in data.train[:INIT_PROMPTS])
-    adapter = model.attach(prepared.method, seed=config.seed, text=text or None)
+    adapter = model.attach(prepared.method, seed=config.seed, text=starting_text(data))
     parameters = adapter.num_trainable()
     share = parameters / record["model"]["parameters"]
     progress.say(f"{adapter.title}: {parameters:,} trainable parameters ({share:.3%} of the model)")
@@ -184,15 +193,14 @@ def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> Non
             "seconds": round(trained.seconds, 3),
             "best_step": trained.best_step,
             "best_dev_score": trained.best_dev,
+            "best_dev_tie_break": trained.best_tie_break,
             "truncated_prompts": fitting.truncated,
         }
     else:
         save_adapter(adapter, prepared.folder.adapter)
     record["scores"], record["evaluation"] = _evaluate(prepared, fitting, progress)
-    memory = peak_memory()
-    if prepared.backbone.device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(prepared.backbone.device)
-    record["peak_memory_bytes"] = memory
+    record["peak_memory_bytes"] = memory_used(device)
+    model.detach()  # the next run may use the backbone
 
 
 def _evaluate(

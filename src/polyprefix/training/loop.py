@@ -44,12 +44,14 @@ class TrainingExample:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training amounted to. ``best_dev``: score of the adapter that was kept."""
+    """What a training amounted to. ``best_dev``: score of the adapter that was kept.
+    ``best_tie_break``: what decides among equal ones."""
 
     steps: int
     seconds: float
     best_step: int
     best_dev: float
+    best_tie_break: float
 
 
 def num_steps(config: TrainConfig, examples: int) -> int:
@@ -200,7 +202,7 @@ def train(
         model.eval()
         model.backbone.gradient_checkpointing(False)
     _restore_best(model, folder)
-    return Trained(steps, state.seconds, state.best_step, state.best[0])
+    return Trained(steps, state.seconds, state.best_step, *state.best)
 
 
 def _identity(

@@ -1,0 +1,200 @@
+"""The commands of studies: ``polyprefix study run|status|report|list``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from polyprefix.cli.output import console, progress_on, resumable
+from polyprefix.config import ConfigError, Study, expand, read_study
+from polyprefix.results import StudyFolder
+
+app = typer.Typer(
+    name="study",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Grids of runs: plan, run what is missing, report.",
+)
+
+
+class ScaleName(StrEnum):
+    """How large a study's runs are."""
+
+    full = "full"
+    nano = "nano"
+
+
+StudyName = Annotated[
+    str, typer.Argument(help="A YAML file, or the name of one of 'polyprefix study list'.")
+]
+ScaleOption = Annotated[
+    ScaleName,
+    typer.Option(help="nano: the packaged model and a few examples, to see that all of it works."),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(help="A folder with one folder a task, named like it; without it, the hub."),
+]
+OutputOption = Annotated[
+    Path | None, typer.Option(help="Folder of the runs (by default: runs/<name of the study>).")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any key of all runs: --set seed=0. May be repeated."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+RUN_EXAMPLES = """
+[bold]Examples[/bold]
+
+  polyprefix study run less-is-more/lengths --plan
+
+  polyprefix study run less-is-more/lengths --scale nano --data my-data/
+
+  polyprefix study run my-study.yaml --set train.steps=200 --output /tmp/study
+
+A study that was stopped goes on with the same command; several processes, with the same command,
+share the work. A finished run is known by its configuration: --again where files have changed.
+Estimates are of training and scoring, and leave out loading models and data.
+"""
+
+
+@app.command(epilog=RUN_EXAMPLES)
+def run(
+    study: StudyName,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would run, and stop.")] = False,
+    estimates: Annotated[
+        bool,
+        typer.Option(help="Probe each model, method and task for time and memory, first."),
+    ] = True,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try runs again that have failed.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run anew what is finished or was begun already.")
+    ] = False,
+    scale: ScaleOption = ScaleName.full,
+    data: DataOption = None,
+    output: OutputOption = None,
+    settings: SetOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Show the plan, then run what is missing. Exit status 1: a run has failed."""
+    from polyprefix.cli.study_tables import show_plan, show_states
+    from polyprefix.study import Kept, plan_study, run_study
+
+    progress = progress_on(quiet)
+    found, folder = _open(study, scale, data, output, settings, progress.say)
+    kept = Kept()
+    with resumable():
+        planned = plan_study(found, folder, probing=estimates, kept=kept, progress=progress)
+        show_plan(found, planned, console())
+        if plan:
+            return
+        states = run_study(
+            found, folder, again=again, retry_failed=retry_failed, kept=kept, progress=progress
+        )
+    show_states(found, folder, console())
+    _report(found, folder, console())
+    if states["failed"]:
+        typer.echo("runs that have failed are tried again with --retry-failed", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    study: StudyName,
+    scale: ScaleOption = ScaleName.full,
+    data: DataOption = None,
+    output: OutputOption = None,
+    settings: SetOption = None,
+) -> None:
+    """How far each run is, and why those that failed did."""
+    from polyprefix.cli.study_tables import show_states
+
+    found, folder = _open(study, scale, data, output, settings, _nothing)
+    show_states(found, folder, console())
+
+
+@app.command()
+def report(
+    study: StudyName,
+    scale: ScaleOption = ScaleName.full,
+    data: DataOption = None,
+    output: OutputOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Scores of the runs that are finished, selected on source-language dev; pages in HTML."""
+    found, folder = _open(study, scale, data, output, settings, _nothing)
+    if not _report(found, folder, console()):
+        raise ConfigError(f"no run of {found.where} is finished in {str(folder.path)!r}")
+
+
+@app.command("list")
+def list_() -> None:
+    """The studies that come with Polyprefix: the papers' experiments."""
+    from polyprefix.cli.study_tables import show_studies
+    from polyprefix.studies import shipped
+
+    show_studies(shipped(), console())
+
+
+def _nothing(text: str) -> None:
+    """Say nothing."""
+
+
+def _open(
+    name: str,
+    scale: ScaleName,
+    data: Path | None,
+    output: Path | None,
+    settings: list[str] | None,
+    say: Callable[[str], None],
+) -> tuple[Study, StudyFolder]:
+    """A study and the folder of its runs.
+
+    Raises:
+        PolyprefixError: there is no such study, it has a mistake, or there is no data for it.
+    """
+    from polyprefix.studies import find_study
+    from polyprefix.tasks.scale import Scale
+
+    file = read_study(find_study(name))
+    nano = scale is ScaleName.nano
+    folder = output or Path("runs") / f"{file.config.name}{'-nano' if nano else ''}"
+    change = Scale(nano=nano, data=data, say=say)
+    study = expand(file, output=str(folder), settings=settings or [], change=change)
+    if not study.runs:
+        raise ConfigError(f"{study.where}: no run is left: none of its tasks has data in {data}")
+    return study, StudyFolder(folder)
+
+
+def _report(study: Study, folder: StudyFolder, out: Console) -> bool:
+    """Print results and write pages; ``False``: there are none yet."""
+    from polyprefix.analysis import LabelledRun
+    from polyprefix.analysis import settings as settings_of
+    from polyprefix.report import show_notes, show_settings, write_pages
+
+    runs = [
+        LabelledRun(run.labels, record)
+        for run in study.runs
+        if (record := folder.record(run.key)) is not None
+    ]
+    if not runs:
+        return False
+    show_notes(study, out)
+    found = settings_of(runs, study.config.select)
+    show_settings(found, study.config.select, out)
+    states = Counter(folder.state(run.key) for run in study.runs)
+    if missing := len(study.runs) - states["finished"]:
+        out.print(Text(f"{missing} of {len(study.runs)} runs are not in these tables."))
+    for path in write_pages(found, folder.path):
+        out.print(Text(f"{path}"))
+    return True

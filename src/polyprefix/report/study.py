@@ -1,0 +1,114 @@
+"""A study as tables for a terminal, and its results as pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from polyprefix.analysis import Setting, compare
+from polyprefix.config import Study
+from polyprefix.report.console import named, new_table, number, signed
+from polyprefix.report.page import write_page
+
+SELECTION = (
+    "Checkpoints are selected on the source language's dev split alone, and so is {keys}. No score "
+    "of another language, and no test score, has a part in any choice."
+)
+
+
+def duration(seconds: float) -> str:
+    """For people: 40 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def show_notes(study: Study, console: Console) -> None:
+    """Title, and what the study says of its paper."""
+    config = study.config
+    console.print(Text(config.title, style="bold"))
+    for name in ("paper", "reports", "unknown", "chosen"):
+        if text := " ".join(getattr(config, name).split()):
+            console.print(Text.assemble((f"{name}: ", "bold"), text))
+
+
+def show_settings(found: Sequence[Setting], select: Sequence[str], console: Console) -> None:
+    """A table for each task and model: a row a setting, means over seeds; how it was selected."""
+    for group in groups(found):
+        record = group[0].runs[0].record
+        task = record["task"]
+        console.print(Text(f"{task['title']} on {record['model']['name']}", style="bold"))
+        keys = list(dict.fromkeys(key for setting in group for key in setting.labels))
+        keys = [key for key in keys if len({str(s.labels.get(key)) for s in group}) > 1] or keys
+        columns = ("dev", "source", "mean of others", "±", "gap", "seeds")
+        table = new_table(*keys, *columns, left=len(keys))
+        for setting in group:
+            table.add_row(
+                *(label(setting, key) for key in keys),
+                number(setting.dev),
+                number(setting.source),
+                number(setting.target),
+                number(setting.spread),
+                "" if setting.gap is None else signed(setting.gap),
+                str(len(setting.runs)),
+            )
+        console.print(table)
+        console.print(Text(f"The score is {named(task['headline'])}; ± is over seeds."))
+    console.print(Text(selection(select)))
+
+
+def selection(select: Sequence[str]) -> str:
+    """How models are selected, in a sentence."""
+    if not select:
+        return SELECTION.replace(", and so is {keys}", "")
+    return SELECTION.format(keys=" and ".join(select))
+
+
+def label(setting: Setting, key: str) -> str:
+    """The value of a key, with the number of values that it was selected from."""
+    value = setting.labels.get(key)
+    text = "" if value is None else _plain(value)
+    many = key in setting.selected and setting.candidates > 1
+    return f"{text} (of {setting.candidates})" if many else text
+
+
+def write_pages(found: Sequence[Setting], folder: Path) -> list[Path]:
+    """A page for each task and model, with all its languages; every seed has a row."""
+    paths = []
+    for group in groups(found):
+        runs = [run for setting in group for run in setting.runs]
+        record = runs[0].record
+        keys = dict.fromkeys(key for run in runs for key in run.labels)
+        varying = [key for key in keys if len({str(run.labels.get(key)) for run in runs}) > 1]
+        names = [
+            ", ".join(_plain(run.labels[key]) for key in varying if key in run.labels)
+            or run.record["method"]["name"]
+            for run in runs
+        ]
+        name = f"{record['task']['name']}-{record['model']['name'].rstrip('/').rpartition('/')[2]}"
+        path = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.html"
+        write_page(compare([run.record for run in runs], names), path)
+        paths.append(path)
+    return paths
+
+
+def groups(found: Sequence[Setting]) -> list[list[Setting]]:
+    """Settings of one task and model, which can be compared."""
+    together: dict[tuple[Any, ...], list[Setting]] = {}
+    for setting in found:
+        record = setting.runs[0].record
+        task, model = record["task"], record["model"]
+        key = (task["name"], task["source_language"], model["name"], model["revision"])
+        together.setdefault(key, []).append(setting)
+    return list(together.values())
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,104 @@
+"""What a study leaves beside the folders of its runs.
+
+::
+
+    runs/layers-and-length/
+        belebele-prefix_tuning-1f0c2a9b7d3e/   a run, see folder.py
+        study/runs/<key>.json                  which run a configuration became, or why it failed
+        study/probes/<key>.json                what a probe measured
+
+A file a configuration, each written whole: there is no state that two processes, or a kill, could
+leave half changed. A configuration that failed before there was a run to speak of, since its data
+or its model was missing, has its error here as well.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from polyprefix.results.files import read_json, write_json
+from polyprefix.results.folder import RunFolder
+
+State = Literal["finished", "failed", "running", "stopped", "missing"]
+"""``running``: a process is at it now. ``stopped``: begun, and nobody is at it."""
+
+
+class StudyFolder:
+    """Reads and writes the files of one study; runs are named by the key of their configuration."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, key: str, run: str) -> None:
+        """A configuration has become a run; an earlier error is forgotten."""
+        write_json(self._entry_path(key), {"run": run})
+
+    def fail(self, key: str, error: str, traceback: str | None = None) -> None:
+        """A configuration could not be run. ``traceback``: where it was a bug, of whomever."""
+        kept = {"run": self._entry(key).get("run"), "error": error, "traceback": traceback}
+        write_json(
+            self._entry_path(key),
+            {name: value for name, value in kept.items() if value is not None},
+        )
+
+    def error(self, key: str) -> str | None:
+        """Why a configuration failed, ``None`` if it has not."""
+        error: str | None = self._entry(key).get("error")
+        return error
+
+    def run(self, key: str) -> RunFolder | None:
+        """The run that a configuration became."""
+        name = self._entry(key).get("run")
+        return None if name is None else RunFolder(self.path / name)
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """The record of a configuration's finished run."""
+        folder = self.run(key)
+        if folder is None or not folder.has_record():
+            return None
+        record = folder.record()
+        return record if record["status"] == "finished" else None
+
+    def state(self, key: str) -> State:
+        """How far a configuration is."""
+        if self.record(key) is not None:
+            return "finished"
+        if self.error(key) is not None:
+            return "failed"
+        folder = self.run(key)
+        if folder is None:
+            return "missing"
+        return "running" if _held(folder.lock) else "stopped"
+
+    def probe(self, key: str) -> dict[str, Any] | None:
+        """What a probe measured, if it was made."""
+        path = self._probe_path(key)
+        return read_json(path) if path.is_file() else None
+
+    def write_probe(self, key: str, values: dict[str, Any]) -> None:
+        write_json(self._probe_path(key), values)
+
+    def _entry_path(self, key: str) -> Path:
+        return self.path / "study" / "runs" / f"{key}.json"
+
+    def _probe_path(self, key: str) -> Path:
+        return self.path / "study" / "probes" / f"{key}.json"
+
+    def _entry(self, key: str) -> dict[str, Any]:
+        path = self._entry_path(key)
+        found: dict[str, Any] = read_json(path) if path.is_file() else {}
+        return found
+
+
+def _held(lock: Path) -> bool:
+    """Whether a process holds a lock, asked by holding it for an instant."""
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True

@@ -4,7 +4,7 @@ Everything works on *differences*, an array ``[K, n]``: row k is one language (o
 that is compared), column i one test example, the value what one method scores there minus what the
 other does. Where a method was run with several seeds its score is the mean of them, so what is
 resampled is **examples**: the statements are about other examples of the same kind, given the
-adapters that were trained. :func:`polyprefix.analysis.compare_seeds` is about other trainings.
+adapters that were trained. About other trainings speaks :func:`polyprefix.analysis.compare_seeds`.
 
 Columns are resampled together: where a test set is the same sentences in every language, a hard
 sentence is hard in all of them, and intervals of means over languages must know it.
@@ -12,6 +12,7 @@ sentence is hard in all of them, and intervals of means over languages must know
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
@@ -78,7 +79,10 @@ def acceleration(values: Array) -> Array:
     ``a = sum(d^3) / (6 * sum(d^2)^1.5)`` with d the mean of the left-out means minus each of them.
     For a mean, d is ``(x - mean) / (n - 1)``. 0 where all values are equal.
     """
-    deviations = (values - values.mean(axis=1, keepdims=True)) / max(1, values.shape[1] - 1)
+    return _skew((values - values.mean(axis=1, keepdims=True)) / max(1, values.shape[1] - 1))
+
+
+def _skew(deviations: Array) -> Array:
     squares = (deviations**2).sum(axis=1)
     cubes = (deviations**3).sum(axis=1)
     return np.divide(cubes, 6 * squares**1.5, out=np.zeros_like(cubes), where=squares > 0)
@@ -144,6 +148,38 @@ def paired_bootstrap(
     drawn = resampled_means(values, resamples=resamples, rng=rng)
     mean = values.mean(axis=1)
     skew = acceleration(values) if method == "bca" else None
+    low, high = interval(drawn, mean, skew=skew, confidence=confidence)
+    return Estimates(mean, drawn.std(axis=0, ddof=1), low, high)
+
+
+def stratified_bootstrap(
+    strata: Sequence[Array],
+    *,
+    method: IntervalMethod = "bca",
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimates:
+    """The mean of the strata's means, each stratum's examples resampled by themselves.
+
+    For languages whose examples are not the same: each counts once, whatever its number of them.
+
+    Args:
+        strata: the differences of each, ``[n_k]``.
+        method: as in :func:`paired_bootstrap`, which is this for one stratum.
+        confidence: of the interval.
+        resamples: of the examples.
+        seed: of the resampling.
+
+    Returns:
+        Arrays of one element.
+    """
+    rows = [_differences(row) for row in strata]
+    rng = np.random.default_rng(seed)
+    drawn = np.mean([resampled_means(row, resamples=resamples, rng=rng) for row in rows], axis=0)
+    mean = np.mean([row.mean(axis=1) for row in rows], axis=0)
+    influence = [(row - row.mean()) / max(1, row.shape[1] - 1) for row in rows]
+    skew = _skew(np.concatenate(influence, axis=1)) if method == "bca" else None
     low, high = interval(drawn, mean, skew=skew, confidence=confidence)
     return Estimates(mean, drawn.std(axis=0, ddof=1), low, high)
 

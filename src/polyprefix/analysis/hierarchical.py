@@ -1,0 +1,272 @@
+"""One summary over languages that are themselves a sample: a random-effects model.
+
+Of every language there is a difference between two methods, y, and how far it may be off because
+the test has few examples, a known covariance S. The model is
+
+    y = mu + f[family] + u[language] + e,   f ~ N(0, omega²), u ~ N(0, tau²), e ~ N(0, S)
+
+with mu the difference in a language drawn at random, tau how much languages of one family differ,
+omega how much families do. It is the random-effects model of meta-analysis (DerSimonian and Laird
+1986), with families the multilevel one (Konstantopoulos 2011), fitted by restricted maximum
+likelihood (REML; Viechtbauer 2005).
+
+Why not a mixed model of examples: the outcomes are paired right-or-wrong answers to the same
+sentences in every language. S, from the paired differences, takes that as it is, with the
+correlation between languages that shared sentences make; a linear mixed model of the answers would
+need crossed random effects of sentence, language and their interaction with method, and is a model
+of 0 and 1 as normal at that. Nothing here is a fit of many thousand rows.
+
+Languages of one family are not independent. With ``families`` intervals have as many degrees of
+freedom as there are families less one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, stats
+
+from polyprefix.analysis.pairs import seed_means
+from polyprefix.analysis.records import Examples
+from polyprefix.languages import get
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """What languages say together.
+
+    Attributes:
+        estimate: mu.
+        stderr: its standard error.
+        low: lower end of its interval (Student's t).
+        high: upper end.
+        p: two-sided, of mu = 0.
+        degrees: of freedom.
+        tau: standard deviation between languages (of one family, where there are families).
+        omega: standard deviation between families; ``None`` without them.
+        expected_low: lower end of the interval for the true difference in one more language (of one
+            more family), the prediction interval (Higgins et al. 2009).
+        expected_high: upper end.
+        q: Cochran's statistic of homogeneity.
+        q_p: its p, of all languages having the same difference.
+        i2: share of the variation between languages that is not of the examples (Higgins and
+            Thompson 2002); for independent examples.
+        languages: how many.
+        families: how many; ``None`` without.
+    """
+
+    estimate: float
+    stderr: float
+    low: float
+    high: float
+    p: float
+    degrees: float
+    tau: float
+    omega: float | None
+    expected_low: float
+    expected_high: float
+    q: float
+    q_p: float
+    i2: float
+    languages: int
+    families: int | None
+
+
+def pool(
+    estimates: npt.ArrayLike,
+    covariance: npt.ArrayLike,
+    *,
+    families: Sequence[str] | None = None,
+    seed_variance: float = 0.0,
+    seed_degrees: float = np.inf,
+    confidence: float = 0.95,
+) -> Pooled:
+    """Fit the model.
+
+    Without families the standard error is Hartung and Knapp's (2001), with K - 1 degrees of
+    freedom; with them it is the model's, with the number of families less one.
+
+    Args:
+        estimates: of each language, ``[K]``.
+        covariance: S, ``[K, K]``, or variances ``[K]`` where examples are independent.
+        families: of each language.
+        seed_variance: variance that a new training adds to all languages alike; it widens the
+            interval, see :func:`pool_languages`.
+        seed_degrees: its degrees of freedom, joined with the others after Satterthwaite (1946).
+        confidence: of both intervals.
+
+    Raises:
+        ValueError: fewer than two languages or families, or shapes that do not fit.
+    """
+    y = np.asarray(estimates, dtype=np.float64)
+    given = np.asarray(covariance, dtype=np.float64)
+    sampling = np.diag(given) if given.ndim == 1 else given
+    if len(y) < 2:
+        raise ValueError(f"a summary over languages needs two, not {len(y)}")
+    if sampling.shape != (len(y), len(y)):
+        raise ValueError(f"{len(y)} estimates and a covariance of shape {sampling.shape}")
+    same = None
+    units = len(y)
+    if families is not None:
+        names = np.asarray(families)
+        if len(names) != len(y):
+            raise ValueError(f"{len(y)} estimates and {len(names)} families")
+        same = (names[:, None] == names[None, :]).astype(np.float64)
+        units = len(set(families))
+        if units < 2:
+            raise ValueError("a summary over families needs two")
+    tau2, omega2 = _reml(y, sampling, same)
+    total = sampling + tau2 * np.eye(len(y)) + (0.0 if same is None else omega2 * same)
+    mu, variance, deviance = _generalised_mean(y, total)
+    degrees = float(units - 1)
+    if same is None:
+        variance *= deviance / degrees
+    whole = variance + seed_variance
+    if seed_variance > 0:
+        degrees = whole**2 / (variance**2 / degrees + seed_variance**2 / seed_degrees)
+    stderr = float(np.sqrt(whole))
+    t = float(stats.t.ppf(0.5 + confidence / 2, degrees))
+    reach = t * float(np.sqrt(whole + tau2 + omega2))
+    q, i2 = _homogeneity(y, sampling)
+    return Pooled(
+        estimate=mu,
+        stderr=stderr,
+        low=mu - t * stderr,
+        high=mu + t * stderr,
+        p=float(2 * stats.t.sf(abs(mu) / stderr, degrees)) if stderr > 0 else float(mu == 0),
+        degrees=degrees,
+        tau=float(np.sqrt(tau2)),
+        omega=None if same is None else float(np.sqrt(omega2)),
+        expected_low=mu - reach,
+        expected_high=mu + reach,
+        q=q,
+        q_p=float(stats.chi2.sf(q, len(y) - 1)),
+        i2=i2,
+        languages=len(y),
+        families=None if same is None else units,
+    )
+
+
+def pool_languages(
+    examples: Examples,
+    first: str,
+    second: str,
+    *,
+    families: bool = True,
+    seeds: bool = False,
+    confidence: float = 0.95,
+) -> Pooled:
+    """``first`` minus ``second`` in a target language drawn at random.
+
+    Args:
+        examples: of both methods.
+        first: a method.
+        second: the one that is taken away.
+        families: languages of a family are alike, as the language table groups them.
+        seeds: the statement is also about other trainings: what the mean over languages varies
+            between a method's runs is added. A trained method then needs two runs.
+        confidence: of the intervals.
+
+    Raises:
+        ValueError: too few languages, families or seeds.
+    """
+    codes = examples.targets
+    rows = [examples.differences(first, second, code) for code in codes]
+    names = [get(code).family for code in codes] if families else None
+    variance, degrees = 0.0, np.inf
+    if seeds:
+        parts = []
+        for method in (first, second):
+            means = seed_means(examples, method)
+            if examples.trained[examples.index(method)]:
+                if len(means) < 2:
+                    raise ValueError(f"one run of {method!r} says nothing about other seeds")
+                parts.append((means.var(ddof=1) / len(means), len(means) - 1))
+        variance = float(sum(v for v, _ in parts))
+        if variance > 0:
+            degrees = variance**2 / sum(v**2 / df for v, df in parts)
+    return pool(
+        [row.mean() for row in rows],
+        sampling_covariance(rows, parallel=examples.parallel),
+        families=names,
+        seed_variance=variance,
+        seed_degrees=degrees,
+        confidence=confidence,
+    )
+
+
+def sampling_covariance(rows: Sequence[Array], *, parallel: bool) -> Array:
+    """S: the covariance of the rows' means, ``[K, K]``.
+
+    Of rows of the same examples it is their covariance over n; otherwise it is diagonal. A language
+    in which all examples differ alike has variance 0 by that count; it gets that of half an example
+    more that differs by one, so that a few easy sentences do not settle everything.
+    """
+    n = np.array([len(row) for row in rows])
+    if (n < 2).any():
+        raise ValueError("a language with one example has no standard error")
+    if parallel:
+        found = np.atleast_2d(np.cov(np.stack(rows), ddof=1)) / n[0]
+    else:
+        found = np.diag([row.var(ddof=1) / len(row) for row in rows])
+    spread = np.diag(found)
+    floor = 0.5 / n**2
+    return np.asarray(found + np.diag(np.where(spread > 0, 0.0, floor)))
+
+
+def _generalised_mean(y: Array, total: Array) -> tuple[float, float, float]:
+    """The generalised least squares mean, its variance, and the weighted sum of squares."""
+    weights = np.linalg.solve(total, np.ones_like(y))
+    variance = 1.0 / weights.sum()
+    mu = float(variance * (weights @ y))
+    rest = y - mu
+    return mu, float(variance), float(rest @ np.linalg.solve(total, rest))
+
+
+def _reml(y: Array, sampling: Array, same: Array | None) -> tuple[float, float]:
+    """tau² and omega² that maximise the restricted likelihood."""
+    scale = max(float(y.var(ddof=1)), float(np.diag(sampling).mean()), 1e-12)
+
+    def negative(parameters: Array) -> float:
+        total = sampling / scale + parameters[0] * np.eye(len(y))
+        if same is not None:
+            total = total + parameters[1] * same
+        sign, logarithm = np.linalg.slogdet(total)
+        if sign <= 0:
+            return 1e10
+        mean, variance, deviance = _generalised_mean(y / np.sqrt(scale), total)
+        return 0.5 * float(logarithm - np.log(variance) + deviance)
+
+    # S of few examples in many languages is singular; a trace of tau keeps it invertible.
+    least = 1e-8
+    size = 1 if same is None else 2
+    starts = [np.full(size, value) for value in (0.05, 0.5)]
+    if size == 2:
+        starts += [np.array([0.5, least]), np.array([least, 0.5])]
+    fits = [
+        optimize.minimize(
+            negative,
+            start,
+            method="L-BFGS-B",
+            bounds=[(least, 1e3)] + [(0.0, 1e3)] * (size - 1),
+            options={"ftol": 1e-14, "gtol": 1e-9},
+        )
+        for start in starts
+    ]
+    best = min(fits, key=lambda fit: float(fit.fun)).x * scale
+    # A variance at the bound is none.
+    found = np.where(best <= 2 * least * scale, 0.0, best)
+    return float(found[0]), float(found[1]) if size == 2 else 0.0
+
+
+def _homogeneity(y: Array, sampling: Array) -> tuple[float, float]:
+    """Cochran's Q, weighting by the inverse variances, and I²."""
+    weights = 1.0 / np.diag(sampling)
+    mean = (weights @ y) / weights.sum()
+    q = float(weights @ (y - mean) ** 2)
+    return q, max(0.0, 1.0 - (len(y) - 1) / q) if q > 0 else 0.0

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import linalg, optimize, stats
 
-from polyprefix.analysis.pairs import seed_means
+from polyprefix.analysis.pairs import seed_variance
 from polyprefix.analysis.records import Examples
 from polyprefix.languages import get
 
@@ -77,13 +77,40 @@ class Pooled:
     families: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """How the estimates of languages change with something else about them.
+
+    Attributes:
+        intercept: where it is 0.
+        slope: change of the estimate for one unit of it.
+        stderr: the slope's standard error.
+        low: lower end of the slope's interval (Student's t).
+        high: upper end.
+        p: two-sided, of no slope.
+        degrees: of freedom.
+        tau: standard deviation between languages that is left.
+        omega: and between families; ``None`` without them.
+    """
+
+    intercept: float
+    slope: float
+    stderr: float
+    low: float
+    high: float
+    p: float
+    degrees: float
+    tau: float
+    omega: float | None
+
+
 def pool(
     estimates: npt.ArrayLike,
     covariance: npt.ArrayLike,
     *,
     families: Sequence[str] | None = None,
-    seed_variance: float = 0.0,
-    seed_degrees: float = np.inf,
+    training_variance: float = 0.0,
+    training_degrees: float = np.inf,
     confidence: float = 0.95,
 ) -> Pooled:
     """Fit the model.
@@ -95,60 +122,40 @@ def pool(
         estimates: of each language, ``[K]``.
         covariance: S, ``[K, K]``, or variances ``[K]`` where examples are independent.
         families: of each language.
-        seed_variance: variance that a new training adds to all languages alike; it widens the
+        training_variance: variance that a new training adds to all languages alike; it widens the
             interval, see :func:`pool_languages`.
-        seed_degrees: its degrees of freedom, joined with the others after Satterthwaite (1946).
+        training_degrees: its degrees of freedom, joined with the others after Satterthwaite (1946).
         confidence: of both intervals.
 
     Raises:
         ValueError: fewer than two languages or families, or shapes that do not fit.
     """
-    y = np.asarray(estimates, dtype=np.float64)
-    given = np.asarray(covariance, dtype=np.float64)
-    sampling = np.diag(given) if given.ndim == 1 else given
-    if len(y) < 2:
-        raise ValueError(f"a summary over languages needs two, not {len(y)}")
-    if sampling.shape != (len(y), len(y)):
-        raise ValueError(f"{len(y)} estimates and a covariance of shape {sampling.shape}")
-    same = None
-    units = len(y)
-    if families is not None:
-        names = np.asarray(families)
-        if len(names) != len(y):
-            raise ValueError(f"{len(y)} estimates and {len(names)} families")
-        same = (names[:, None] == names[None, :]).astype(np.float64)
-        units = len(set(families))
-        if units < 2:
-            raise ValueError("a summary over families needs two")
-    tau2, omega2 = _reml(y, sampling, same)
-    total = sampling + tau2 * np.eye(len(y)) + (0.0 if same is None else omega2 * same)
-    mu, variance, deviance = _generalised_mean(y, total)
-    degrees = float(units - 1)
-    if same is None:
-        variance *= deviance / degrees
-    whole = variance + seed_variance
-    if seed_variance > 0:
-        degrees = whole**2 / (variance**2 / degrees + seed_variance**2 / seed_degrees)
+    fit = _fit(estimates, covariance, families, None)
+    variance, degrees = float(fit.covariance[0, 0]), fit.degrees
+    mu, tau2, omega2 = float(fit.coefficients[0]), fit.tau2, fit.omega2
+    whole = variance + training_variance
+    if training_variance > 0:
+        degrees = whole**2 / (variance**2 / degrees + training_variance**2 / training_degrees)
     stderr = float(np.sqrt(whole))
     t = float(stats.t.ppf(0.5 + confidence / 2, degrees))
     reach = t * float(np.sqrt(whole + tau2 + omega2))
-    q, i2 = _homogeneity(y, sampling)
+    q, i2 = _homogeneity(fit.y, fit.sampling)
     return Pooled(
         estimate=mu,
         stderr=stderr,
         low=mu - t * stderr,
         high=mu + t * stderr,
-        p=float(2 * stats.t.sf(abs(mu) / stderr, degrees)) if stderr > 0 else float(mu == 0),
-        degrees=degrees,
+        p=_p(mu, stderr, degrees),
+        degrees=float(degrees),
         tau=float(np.sqrt(tau2)),
-        omega=None if same is None else float(np.sqrt(omega2)),
+        omega=None if families is None else float(np.sqrt(omega2)),
         expected_low=mu - reach,
         expected_high=mu + reach,
         q=q,
-        q_p=float(stats.chi2.sf(q, len(y) - 1)),
+        q_p=float(stats.chi2.sf(q, len(fit.y) - 1)),
         i2=i2,
-        languages=len(y),
-        families=None if same is None else units,
+        languages=len(fit.y),
+        families=None if families is None else len(set(families)),
     )
 
 
@@ -178,24 +185,15 @@ def pool_languages(
     codes = examples.targets
     rows = [examples.differences(first, second, code) for code in codes]
     names = [get(code).family for code in codes] if families else None
-    variance, degrees = 0.0, np.inf
-    if seeds:
-        parts = []
-        for method in (first, second):
-            means = seed_means(examples, method)
-            if examples.trained[examples.index(method)]:
-                if len(means) < 2:
-                    raise ValueError(f"one run of {method!r} says nothing about other seeds")
-                parts.append((means.var(ddof=1) / len(means), len(means) - 1))
-        variance = float(sum(v for v, _ in parts))
-        if variance > 0:
-            degrees = variance**2 / sum(v**2 / df for v, df in parts)
+    variance, degrees = seed_variance(examples, first, second) if seeds else (0.0, np.inf)
+    if np.isnan(variance):
+        raise ValueError(f"one run of {first!r} or {second!r} says nothing about other seeds")
     return pool(
         [row.mean() for row in rows],
         sampling_covariance(rows, parallel=examples.parallel),
         families=names,
-        seed_variance=variance,
-        seed_degrees=degrees,
+        training_variance=variance,
+        training_degrees=degrees,
         confidence=confidence,
     )
 
@@ -219,42 +217,140 @@ def sampling_covariance(rows: Sequence[Array], *, parallel: bool) -> Array:
     return np.asarray(found + np.diag(np.where(spread > 0, 0.0, floor)))
 
 
-def _generalised_mean(y: Array, total: Array) -> tuple[float, float, float]:
-    """The generalised least squares mean, its variance, and the weighted sum of squares."""
-    weights = np.linalg.solve(total, np.ones_like(y))
-    variance = 1.0 / weights.sum()
-    mu = float(variance * (weights @ y))
-    rest = y - mu
-    return mu, float(variance), float(rest @ np.linalg.solve(total, rest))
+def regress(
+    estimates: npt.ArrayLike,
+    covariance: npt.ArrayLike,
+    moderator: npt.ArrayLike,
+    *,
+    families: Sequence[str] | None = None,
+    confidence: float = 0.95,
+) -> Slope:
+    """The model with ``mu = intercept + slope * moderator``: a meta-regression.
+
+    Degrees of freedom and standard errors are those of :func:`pool`, less one for the slope.
+
+    Args:
+        estimates: of each language, ``[K]``.
+        covariance: S, ``[K, K]``, or variances ``[K]``.
+        moderator: of each language, ``[K]``.
+        families: of each language.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: fewer than three languages or families, or a moderator that does not vary.
+    """
+    x = np.asarray(moderator, dtype=np.float64)
+    if np.ptp(x) == 0:
+        raise ValueError("all languages have the same value: there is no slope")
+    fit = _fit(estimates, covariance, families, x)
+    slope, stderr = float(fit.coefficients[1]), float(np.sqrt(fit.covariance[1, 1]))
+    reach = float(stats.t.ppf(0.5 + confidence / 2, fit.degrees)) * stderr
+    return Slope(
+        intercept=float(fit.coefficients[0]),
+        slope=slope,
+        stderr=stderr,
+        low=slope - reach,
+        high=slope + reach,
+        p=_p(slope, stderr, fit.degrees),
+        degrees=fit.degrees,
+        tau=float(np.sqrt(fit.tau2)),
+        omega=None if families is None else float(np.sqrt(fit.omega2)),
+    )
 
 
-def _reml(y: Array, sampling: Array, same: Array | None) -> tuple[float, float]:
+@dataclass(frozen=True)
+class _Fit:
+    y: Array
+    sampling: Array
+    coefficients: Array
+    covariance: Array
+    degrees: float
+    tau2: float
+    omega2: float
+
+
+def _fit(
+    estimates: npt.ArrayLike,
+    covariance: npt.ArrayLike,
+    families: Sequence[str] | None,
+    moderator: npt.ArrayLike | None,
+) -> _Fit:
+    """The model with a constant, or a constant and a slope."""
+    y = np.asarray(estimates, dtype=np.float64)
+    given = np.asarray(covariance, dtype=np.float64)
+    sampling = np.diag(given) if given.ndim == 1 else given
+    columns = [np.ones_like(y)]
+    if moderator is not None:
+        columns.append(np.asarray(moderator, dtype=np.float64))
+    design = np.stack(columns, axis=1)
+    if sampling.shape != (len(y), len(y)):
+        raise ValueError(f"{len(y)} estimates and a covariance of shape {sampling.shape}")
+    units, same, what = len(y), None, "languages"
+    if families is not None:
+        names = np.asarray(families)
+        if len(names) != len(y):
+            raise ValueError(f"{len(y)} estimates and {len(names)} families")
+        same = (names[:, None] == names[None, :]).astype(np.float64)
+        units, what = len(set(families)), "families"
+    degrees = units - len(columns)
+    if degrees < 1:
+        raise ValueError(f"{units} {what} are too few; {len(columns) + 1} are needed")
+    tau2, omega2 = _reml(y, design, sampling, same)
+    total = sampling + tau2 * np.eye(len(y)) + (0.0 if same is None else omega2 * same)
+    coefficients, variances, deviance, _ = _generalised(y, design, total)
+    if same is None:
+        variances = variances * deviance / degrees
+    return _Fit(y, sampling, coefficients, variances, float(degrees), tau2, omega2)
+
+
+def _p(estimate: float, stderr: float, degrees: float) -> float:
+    """Two-sided, by Student's t."""
+    if stderr == 0:
+        return float(estimate == 0)
+    return float(2 * stats.t.sf(abs(estimate) / stderr, degrees))
+
+
+def _generalised(y: Array, design: Array, total: Array) -> tuple[Array, Array, float, float]:
+    """Generalised least squares: coefficients ``[C]``, their covariance, the weighted sum of
+    squares of what is left, and the logarithm of the determinant of ``total``."""
+    factor = linalg.cho_factor(total, lower=True)
+    weighted = linalg.cho_solve(factor, np.column_stack([design, y]))
+    covariance = np.linalg.inv(design.T @ weighted[:, :-1])
+    coefficients = covariance @ (design.T @ weighted[:, -1])
+    deviance = float(y @ weighted[:, -1] - coefficients @ (design.T @ weighted[:, -1]))
+    logarithm = 2 * float(np.log(np.diag(factor[0])).sum())
+    return coefficients, covariance, deviance, logarithm
+
+
+def _reml(y: Array, design: Array, sampling: Array, same: Array | None) -> tuple[float, float]:
     """tau² and omega² that maximise the restricted likelihood."""
     scale = max(float(y.var(ddof=1)), float(np.diag(sampling).mean()), 1e-12)
+
+    scaled = y / np.sqrt(scale)
 
     def negative(parameters: Array) -> float:
         total = sampling / scale + parameters[0] * np.eye(len(y))
         if same is not None:
             total = total + parameters[1] * same
-        sign, logarithm = np.linalg.slogdet(total)
-        if sign <= 0:
+        try:
+            _, covariance, deviance, logarithm = _generalised(scaled, design, total)
+        except linalg.LinAlgError:
             return 1e10
-        mean, variance, deviance = _generalised_mean(y / np.sqrt(scale), total)
-        return 0.5 * float(logarithm - np.log(variance) + deviance)
+        return 0.5 * float(logarithm - np.linalg.slogdet(covariance)[1] + deviance)
 
     # S of few examples in many languages is singular; a trace of tau keeps it invertible.
     least = 1e-8
     size = 1 if same is None else 2
-    starts = [np.full(size, value) for value in (0.05, 0.5)]
+    starts = [np.full(size, 0.2)]
     if size == 2:
-        starts += [np.array([0.5, least]), np.array([least, 0.5])]
+        starts += [np.array([0.5, 0.0]), np.array([least, 0.5])]
     fits = [
         optimize.minimize(
             negative,
             start,
             method="L-BFGS-B",
             bounds=[(least, 1e3)] + [(0.0, 1e3)] * (size - 1),
-            options={"ftol": 1e-14, "gtol": 1e-9},
+            options={"ftol": 1e-12, "gtol": 1e-7},
         )
         for start in starts
     ]

@@ -4,7 +4,7 @@ Everything works on *differences*, an array ``[K, n]``: row k is one language (o
 that is compared), column i one test example, the value what one method scores there minus what the
 other does. Where a method was run with several seeds its score is the mean of them, so what is
 resampled is **examples**: the statements are about other examples of the same kind, given the
-adapters that were trained. About other trainings speaks :func:`polyprefix.analysis.compare_seeds`.
+adapters that were trained; :func:`polyprefix.analysis.compare_seeds` is about other trainings.
 
 Columns are resampled together: where a test set is the same sentences in every language, a hard
 sentence is hard in all of them, and intervals of means over languages must know it.
@@ -58,7 +58,7 @@ def resampled_means(
     """Means over examples drawn with replacement, the same draws for every row: ``[B, K]``.
 
     A resample is how often each example was drawn, a multinomial count, and all means are one
-    product of matrices (Efron and Tibshirani 1993, section 6.2).
+    product of matrices.
     """
     n = values.shape[1]
     if n == 0:
@@ -74,7 +74,8 @@ def resampled_means(
 
 
 def acceleration(values: Array) -> Array:
-    """The constant a of BCa for a mean, ``[K]``, from the jackknife (Efron 1987, equation 6.6).
+    """The constant a of BCa for a mean, ``[K]``, from the jackknife (Efron and Tibshirani
+    1993, equation 14.15).
 
     ``a = sum(d^3) / (6 * sum(d^2)^1.5)`` with d the mean of the left-out means minus each of them.
     For a mean, d is ``(x - mean) / (n - 1)``. 0 where all values are equal.
@@ -83,9 +84,11 @@ def acceleration(values: Array) -> Array:
 
 
 def _skew(deviations: Array) -> Array:
+    """``sum(d^3) / (6 * sum(d^2)^1.5)`` of every row."""
     squares = (deviations**2).sum(axis=1)
-    cubes = (deviations**3).sum(axis=1)
-    return np.divide(cubes, 6 * squares**1.5, out=np.zeros_like(cubes), where=squares > 0)
+    cubes: Array = (deviations**3).sum(axis=1)
+    found: Array = np.zeros_like(cubes)
+    return np.divide(cubes, 6 * squares**1.5, out=found, where=squares > 0)
 
 
 def interval(
@@ -189,7 +192,7 @@ def sign_flip_test(
 ) -> Array:
     """Two-sided p of every row ``[K]``: were the methods exchangeable on each example?
 
-    Then every difference could as well have had the other sign (Fisher 1935; Good 2005, 3.2), and
+    Then every difference could as well have had the other sign (Fisher 1935; Good 2005), and
     p is the share of sign patterns whose mean is at least as far from 0.
 
     Exact where the differences are whole multiples of one step, as those of right and wrong answers
@@ -224,7 +227,7 @@ def _differences(values: npt.ArrayLike) -> Array:
 
 
 def _unit(row: Array) -> int | None:
-    """The smallest u that makes every ``u * difference`` whole; ``None``: there is none so small."""
+    """The smallest u that makes every ``u * difference`` whole; ``None``: it would be too large."""
     sizes = np.unique(np.round(np.abs(row), 12))
     if len(sizes) > LARGEST_UNIT:
         return None

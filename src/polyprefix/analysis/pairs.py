@@ -172,6 +172,25 @@ def seed_means(examples: Examples, method: str) -> Array:
     return np.asarray(np.mean(means, axis=0))
 
 
+def seed_variance(examples: Examples, first: str, second: str) -> tuple[float, float]:
+    """Of the difference of two methods' means over seeds, and its degrees of freedom.
+
+    Welch's: the sum of both variances of a mean, none for a method that trains nothing; NaN where a
+    trained method has one run.
+    """
+    variance, below = 0.0, 0.0
+    for method in (first, second):
+        if not examples.trained[examples.index(method)]:
+            continue
+        means = seed_means(examples, method)
+        if len(means) < 2:
+            return float("nan"), 0.0
+        part = float(means.var(ddof=1)) / len(means)
+        variance += part
+        below += part**2 / (len(means) - 1)
+    return variance, variance**2 / below if below > 0 else float("inf")
+
+
 def compare_seeds(
     examples: Examples, first: str, second: str, *, confidence: float = 0.95
 ) -> Difference:
@@ -181,23 +200,15 @@ def compare_seeds(
     that trains nothing has no seeds; the other is then compared with its score, by Student's test.
     With three seeds this sees large differences only. NaN where a trained method has one run.
     """
-    groups = [seed_means(examples, name) for name in (first, second)]
-    difference = float(groups[0].mean() - groups[1].mean())
-    trained = [examples.trained[examples.index(name)] for name in (first, second)]
-    # Variance of the mean and its degrees of freedom; none where nothing is trained.
-    parts = [(group.var(ddof=1) / len(group), len(group) - 1) if len(group) > 1 else (np.nan, 0)
-             for group in groups]
-    parts = [part if trains else (0.0, 1) for part, trains in zip(parts, trained, strict=True)]
-    variance = sum(v for v, _ in parts)
+    difference = float(seed_means(examples, first).mean() - seed_means(examples, second).mean())
+    variance, degrees = seed_variance(examples, first, second)
     if not variance > 0:
-        return Difference(first, second, difference, np.nan, np.nan, np.nan, np.nan)
-    degrees = variance**2 / sum(v**2 / df for v, df in parts)
+        nothing = float("nan")
+        return Difference(first, second, difference, nothing, nothing, nothing, nothing)
     stderr = variance**0.5
     reach = float(stats.t.ppf(0.5 + confidence / 2, degrees)) * stderr
     p = float(2 * stats.t.sf(abs(difference) / stderr, degrees))
-    return Difference(
-        first, second, difference, stderr, difference - reach, difference + reach, p
-    )
+    return Difference(first, second, difference, stderr, difference - reach, difference + reach, p)
 
 
 @dataclass(frozen=True)

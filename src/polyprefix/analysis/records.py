@@ -44,6 +44,18 @@ def finished(folders: Sequence[Path]) -> list[RunFolder]:
     return runs
 
 
+def with_scores(records: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The records, of which each must have scores.
+
+    Raises:
+        RunError: one has none.
+    """
+    for record in records:
+        if "scores" not in record:
+            raise RunError(f"run {record['id']!r} has no scores: it is {record['status']}")
+    return records
+
+
 # Methods -----------------------------------------------------------------------------------------
 
 
@@ -85,7 +97,9 @@ def method_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     flats = [settings(record) for record in records]
     keys = [digest(flat) for flat in flats]
-    counts = Counter((key, record["identity"]["seed"]) for key, record in zip(keys, records))
+    counts = Counter(
+        (key, record["identity"]["seed"]) for key, record in zip(keys, records, strict=True)
+    )
     for (key, seed), count in counts.items():
         if count > 1:
             same = next(r["id"] for k, r in zip(keys, records, strict=True) if k == key)
@@ -131,9 +145,7 @@ def score_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         RunError: a record has no scores, or two are of one run.
     """
     rows = []
-    for record, label in zip(records, method_labels(records), strict=True):
-        if "scores" not in record:
-            raise RunError(f"run {record['id']!r} has no scores: it is {record['status']}")
+    for record, label in zip(with_scores(records), method_labels(records), strict=True):
         model = record["model"]
         shares = pretraining_shares(model["name"], model["model_type"])
         texts = text_measures(record)
@@ -274,7 +286,8 @@ def read_examples(folders: Sequence[Path], *, score: str | None = None) -> Examp
         range(len(runs)),
         key=lambda i: (methods.index(labels[i]), records[i]["identity"]["seed"]),
     )
-    runs, records, labels = ([part[i] for i in order] for part in (runs, records, labels))
+    runs, records = [runs[i] for i in order], [records[i] for i in order]
+    labels = [labels[i] for i in order]
     common = set.intersection(*(set(record["scores"]) for record in records))
     codes = [source, *(code for code in first["languages"] if code in common - {source})]
     ids: dict[str, tuple[str, ...]] = {}
@@ -310,7 +323,9 @@ def read_examples(folders: Sequence[Path], *, score: str | None = None) -> Examp
     )
 
 
-def _paired(runs: Sequence[RunFolder], code: str, score: str) -> tuple[tuple[str, ...], list[Array]]:
+def _paired(
+    runs: Sequence[RunFolder], code: str, score: str
+) -> tuple[tuple[str, ...], list[Array]]:
     """The ids that all runs have in a language, and each run's scores in their order."""
     found: list[dict[str, float]] = []
     gold: dict[str, Any] = {}
@@ -338,8 +353,8 @@ def _score(row: Mapping[str, Any], score: str, run: RunFolder) -> float:
             return float(row["scores"][score] or 0.0)
         known = list(row["scores"])
     else:
-        if (key := PREDICTED.get(score)) in row:
-            return float(row[key] == row["label"])
+        if score in PREDICTED and PREDICTED[score] in row:
+            return float(row[PREDICTED[score]] == row["label"])
         known = [name for name, key in PREDICTED.items() if key in row]
     raise RunError(
         f"{str(run.path)!r}: {score!r} is not a score of single examples; there are "

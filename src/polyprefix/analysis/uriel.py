@@ -130,7 +130,7 @@ def cosine_distance(first: Array, others: Array) -> Array:
     lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(first)
     products = others @ first
     cosine = np.divide(products, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    return np.clip(1.0 - cosine, 0.0, 1.0)
+    return np.asarray(np.clip(1.0 - cosine, 0.0, 1.0), dtype=np.float64)
 
 
 def great_circle(
@@ -146,9 +146,7 @@ def great_circle(
     """
     phi, others = np.radians(latitude), np.radians(np.asarray(latitudes, dtype=np.float64))
     turn = np.radians(np.asarray(longitudes, dtype=np.float64) - longitude)
-    half = (
-        np.sin((others - phi) / 2) ** 2 + np.cos(phi) * np.cos(others) * np.sin(turn / 2) ** 2
-    )
+    half = np.sin((others - phi) / 2) ** 2 + np.cos(phi) * np.cos(others) * np.sin(turn / 2) ** 2
     return np.asarray(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1))) / np.pi, dtype=np.float64)
 
 

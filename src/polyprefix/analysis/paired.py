@@ -88,7 +88,8 @@ def _skew(deviations: Array) -> Array:
     squares = (deviations**2).sum(axis=1)
     cubes: Array = (deviations**3).sum(axis=1)
     found: Array = np.zeros_like(cubes)
-    return np.divide(cubes, 6 * squares**1.5, out=found, where=squares > 0)
+    np.divide(cubes, 6 * squares**1.5, out=found, where=squares > 0)
+    return found
 
 
 def interval(

@@ -52,10 +52,10 @@ class Pooled:
         expected_low: lower end of the interval for the true difference in one more language (of one
             more family), the prediction interval (Higgins et al. 2009).
         expected_high: upper end.
-        q: Cochran's statistic of homogeneity.
+        q: Cochran's statistic of homogeneity, examples taken as independent.
         q_p: its p, of all languages having the same difference.
         i2: share of the variation between languages that is not of the examples (Higgins and
-            Thompson 2002); for independent examples.
+            Thompson 2002), likewise.
         languages: how many.
         families: how many; ``None`` without.
     """
@@ -201,20 +201,46 @@ def pool_languages(
 def sampling_covariance(rows: Sequence[Array], *, parallel: bool) -> Array:
     """S: the covariance of the rows' means, ``[K, K]``.
 
-    Of rows of the same examples it is their covariance over n; otherwise it is diagonal. A language
-    in which all examples differ alike has variance 0 by that count; it gets that of half an example
-    more that differs by one, so that a few easy sentences do not settle everything.
+    Variances are those of all languages together over each one's n, not each its own: of right and
+    wrong answers, a difference near 0 comes with a small variance by chance or by nature, and
+    weights that go by it draw the estimate to 0 (Bakbergenuly, Hoaglin and Kulinskaya 2020, who
+    weigh by n as well).
+
+    Correlations are 0 unless columns are the same examples. Then they are those of the rows, drawn
+    towards their mean: with as many languages as examples plain ones are singular, and the model
+    would take combinations of languages to be known for certain. How far is estimated: ``sum var(r)
+    / sum (r - mean r)²`` over pairs of languages (Ledoit and Wolf 2003; Schäfer and Strimmer 2005,
+    with a constant correlation as target). The mean correlation, on which the error of a mean over
+    languages rests, stays.
     """
     n = np.array([len(row) for row in rows])
     if (n < 2).any():
         raise ValueError("a language with one example has no standard error")
-    if parallel:
-        found = np.atleast_2d(np.cov(np.stack(rows), ddof=1)) / n[0]
-    else:
-        found = np.diag([row.var(ddof=1) / len(row) for row in rows])
-    spread = np.diag(found)
-    floor = 0.5 / n**2
-    return np.asarray(found + np.diag(np.where(spread > 0, 0.0, floor)))
+    squares = sum(float(((row - row.mean()) ** 2).sum()) for row in rows)
+    # Where no example differs, half of one might have.
+    variances = max(squares, 0.5) / (n - 1).sum() / n
+    if not parallel or len(rows) < 2:
+        return np.diag(variances)
+    deviations = np.sqrt(variances)
+    return np.asarray(_correlations(np.stack(rows)) * deviations[:, None] * deviations[None, :])
+
+
+def _correlations(rows: Array) -> Array:
+    """Correlations of rows, drawn towards their mean."""
+    n, size = rows.shape[1], len(rows)
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    spread = centred.std(axis=1, ddof=1, keepdims=True)
+    unit = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-6)
+    found = unit @ unit.T / (n - 1)
+    apart = ~np.eye(size, dtype=bool)
+    # Negative correlation on average has no place between languages, and 1 leaves none to differ.
+    mean = float(np.clip(found[apart].mean(), 0.0, 0.99))
+    products = found * (n - 1) / n
+    doubt = n / (n - 1) ** 3 * ((unit**2) @ (unit**2).T - n * products**2)
+    distance = float(((found - mean) ** 2)[apart].sum())
+    share = float(doubt[apart].sum()) / distance if distance > 0 else 1.0
+    share = float(np.clip(share, 0.01, 1.0))
+    return np.where(apart, (1 - share) * found + share * mean, 1.0)
 
 
 def regress(
@@ -297,7 +323,7 @@ def _fit(
         raise ValueError(f"{units} {what} are too few; {len(columns) + 1} are needed")
     tau2, omega2 = _reml(y, design, sampling, same)
     total = sampling + tau2 * np.eye(len(y)) + (0.0 if same is None else omega2 * same)
-    coefficients, variances, deviance, _ = _generalised(y, design, total)
+    coefficients, variances, deviance = _generalised(y, design, total)
     if same is None:
         variances = variances * deviance / degrees
     return _Fit(y, sampling, coefficients, variances, float(degrees), tau2, omega2)
@@ -310,53 +336,60 @@ def _p(estimate: float, stderr: float, degrees: float) -> float:
     return float(2 * stats.t.sf(abs(estimate) / stderr, degrees))
 
 
-def _generalised(y: Array, design: Array, total: Array) -> tuple[Array, Array, float, float]:
-    """Generalised least squares: coefficients ``[C]``, their covariance, the weighted sum of
-    squares of what is left, and the logarithm of the determinant of ``total``."""
-    factor = linalg.cho_factor(total, lower=True)
-    weighted = linalg.cho_solve(factor, np.column_stack([design, y]))
+def _generalised(y: Array, design: Array, total: Array) -> tuple[Array, Array, float]:
+    """Generalised least squares: coefficients ``[C]``, their covariance, and the weighted sum of
+    squares of what is left."""
+    weighted = np.linalg.solve(total, np.column_stack([design, y]))
     covariance = np.linalg.inv(design.T @ weighted[:, :-1])
     coefficients = covariance @ (design.T @ weighted[:, -1])
     deviance = float(y @ weighted[:, -1] - coefficients @ (design.T @ weighted[:, -1]))
-    logarithm = 2 * float(np.log(np.diag(factor[0])).sum())
-    return coefficients, covariance, deviance, logarithm
+    return coefficients, covariance, deviance
 
 
 def _reml(y: Array, design: Array, sampling: Array, same: Array | None) -> tuple[float, float]:
-    """tau² and omega² that maximise the restricted likelihood."""
+    """tau² and omega² that maximise the restricted likelihood.
+
+    With V their covariance of y, X the design, ``P = V⁻¹ - V⁻¹X (X'V⁻¹X)⁻¹ X'V⁻¹``, minus twice the
+    likelihood is ``log|V| + log|X'V⁻¹X| + y'Py``, and its slope in a variance with ``dV = D`` is
+    ``tr(PD) - y'PDPy`` (Harville 1977).
+    """
     scale = max(float(y.var(ddof=1)), float(np.diag(sampling).mean()), 1e-12)
-
-    scaled = y / np.sqrt(scale)
-
-    def negative(parameters: Array) -> float:
-        total = sampling / scale + parameters[0] * np.eye(len(y))
-        if same is not None:
-            total = total + parameters[1] * same
-        try:
-            _, covariance, deviance, logarithm = _generalised(scaled, design, total)
-        except linalg.LinAlgError:
-            return 1e10
-        return 0.5 * float(logarithm - np.linalg.slogdet(covariance)[1] + deviance)
-
-    # S of few examples in many languages is singular; a trace of tau keeps it invertible.
-    least = 1e-8
+    scaled, noise = y / np.sqrt(scale), sampling / scale
     size = 1 if same is None else 2
-    starts = [np.full(size, 0.2)]
-    if size == 2:
-        starts += [np.array([0.5, 0.0]), np.array([least, 0.5])]
+    identity = np.eye(len(y))
+
+    def likelihood(variances: Array) -> tuple[float, Array]:
+        total = noise + variances[0] * identity
+        if same is not None:
+            total += variances[1] * same
+        factor, _ = linalg.cho_factor(total, lower=True, check_finite=False)
+        inverse = linalg.cho_solve((factor, True), identity, check_finite=False)
+        weighted = inverse @ design
+        information = design.T @ weighted
+        projection = inverse - weighted @ np.linalg.solve(information, weighted.T)
+        rest = projection @ scaled
+        value = (
+            2 * float(np.log(np.diag(factor)).sum())
+            + float(np.linalg.slogdet(information)[1])
+            + float(scaled @ rest)
+        )
+        slope = [np.trace(projection) - rest @ rest]
+        if same is not None:
+            slope.append((projection * same).sum() - rest @ same @ rest)
+        return value, np.array(slope)
+
     fits = [
         optimize.minimize(
-            negative,
+            likelihood,
             start,
+            jac=True,
             method="L-BFGS-B",
-            bounds=[(least, 1e3)] + [(0.0, 1e3)] * (size - 1),
-            options={"ftol": 1e-12, "gtol": 1e-7},
+            bounds=[(0.0, 1e3)] * size,
+            options={"ftol": 1e-13, "gtol": 1e-6},
         )
-        for start in starts
+        for start in (np.full(size, 0.5), np.full(size, 0.02))
     ]
-    best = min(fits, key=lambda fit: float(fit.fun)).x * scale
-    # A variance at the bound is none.
-    found = np.where(best <= 2 * least * scale, 0.0, best)
+    found = min(fits, key=lambda fit: float(fit.fun)).x * scale
     return float(found[0]), float(found[1]) if size == 2 else 0.0
 
 

@@ -203,6 +203,8 @@ def _means(
 
 
 def _ends(distribution: Array, confidence: float) -> tuple[Array, Array]:
+    if not distribution.shape[1]:  # one method: no pairs
+        return np.zeros(0), np.zeros(0)
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(distribution, [tail, 1 - tail], axis=0)
     return low, high

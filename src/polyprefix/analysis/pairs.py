@@ -111,10 +111,14 @@ def compare_languages(
 
 
 def _tests(differences: Sequence[Array], permutations: int, seed: int) -> Array:
-    """p of each row; rows may have different lengths."""
-    return np.concatenate(
-        [sign_flip_test(row, permutations=permutations, seed=seed) for row in differences]
-    )
+    """p of each row; rows of one length are tested together, which is much faster."""
+    lengths = np.array([len(row) for row in differences])
+    found = np.empty(len(lengths))
+    for length in np.unique(lengths):
+        places = np.flatnonzero(lengths == length)
+        rows = np.stack([differences[place] for place in places])
+        found[places] = sign_flip_test(rows, permutations=permutations, seed=seed)
+    return found
 
 
 def compare_means(
@@ -251,7 +255,7 @@ def win_matrix(
     parts = []
     for first, second in combinations(examples.methods, 2):
         rows = [examples.differences(first, second, code) for code in examples.targets]
-        p = _tests(rows, permutations, seed) if rows else np.zeros(0)
+        p = _tests(rows, permutations, seed)
         parts.append(
             pd.DataFrame(
                 {

@@ -116,7 +116,7 @@ def _tests(differences: Sequence[Array], permutations: int, seed: int) -> Array:
     found = np.empty(len(lengths))
     for length in np.unique(lengths):
         places = np.flatnonzero(lengths == length)
-        rows = np.stack([differences[place] for place in places])
+        rows = np.stack([differences[place] for place in places.tolist()])
         found[places] = sign_flip_test(rows, permutations=permutations, seed=seed)
     return found
 

@@ -97,9 +97,9 @@ def test_given_the_variance_it_is_statsmodels() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = meta.combine_effects(y, v, method_re="iterated", use_t=True)
+        row = theirs.summary_frame().loc["random effect wls"]
     ours = pool(y, v)
     assert ours.tau**2 == pytest.approx(theirs.tau2, rel=1e-4)
-    row = theirs.summary_frame().loc["random effect wls"]
     assert ours.estimate == pytest.approx(row["eff"], rel=1e-6)
     assert ours.stderr == pytest.approx(row["sd_eff"], rel=1e-4)
     assert (ours.low, ours.high) == pytest.approx((row["ci_low"], row["ci_upp"]), rel=1e-3)

@@ -29,6 +29,7 @@ from polyprefix.results import (
 from polyprefix.study.fit import Fitting
 from polyprefix.study.memory import forget_memory, memory_used
 from polyprefix.study.prepare import Prepared, choose_device, prepare
+from polyprefix.study.texts import text_counts
 from polyprefix.tasks import AnswerTask, Prompt, TaskData
 
 INIT_PROMPTS = 4
@@ -147,6 +148,8 @@ def _opening(prepared: Prepared, started: str) -> dict[str, Any]:
             "languages": data.languages,
             "data_revision": data.revision,
             "sizes": data.sizes,
+            "parallel": data.task.parallel,
+            "texts": text_counts(data, backbone.tokenizer),
             "bad_rows": [str(row) for row in data.bad_rows],
             "notes": data.notes,
         },

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from polyprefix.analysis.groups import t_interval
-from polyprefix.analysis.records import settings, with_scores
+from polyprefix.analysis.records import flat_settings, with_scores
 from polyprefix.analysis.scores import language_scores
 from polyprefix.config import RunError
 
@@ -112,7 +112,7 @@ def curve(
 
 def _others(record: Mapping[str, Any], key: str) -> str:
     """Everything that was set but for the key and the seed, as a text to compare."""
-    flat = settings(record)
+    flat = flat_settings(record)
     section, _, name = key.partition(".")
     if section == "model":
         # A model of another size is another model, with another default learning rate.

@@ -59,7 +59,7 @@ def with_scores(records: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, A
 # Methods -----------------------------------------------------------------------------------------
 
 
-def settings(record: Mapping[str, Any]) -> dict[str, Any]:
+def flat_settings(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a run was, flat: ``model``, the method's keys, ``train.*``, ``decoding.*``, ``task.*``.
 
     Left out is what does not tell methods apart: the seed, and which languages were scored.
@@ -95,7 +95,7 @@ def method_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     Raises:
         RunError: two records are of one run.
     """
-    flats = [settings(record) for record in records]
+    flats = [flat_settings(record) for record in records]
     keys = [digest(flat) for flat in flats]
     counts = Counter(
         (key, record["identity"]["seed"]) for key, record in zip(keys, records, strict=True)

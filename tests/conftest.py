@@ -6,8 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from polyprefix.config import RunConfig
 
 # Models here are tiny: threads cost more than they bring, and tests run side by side. Set before
 # torch is imported anywhere.
@@ -137,3 +141,22 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, sib_folder: Path) -> P
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def make(tiny_folder: Path, sib_folder: Path, tmp_path: Path) -> Callable[..., RunConfig]:
+    """Makes the configuration of a small run."""
+    from polyprefix.config import RunConfig
+
+    def config(method: str = "prefix_tuning", **changes: Any) -> RunConfig:
+        values: dict[str, Any] = {
+            "model": {"name": str(tiny_folder)},
+            "method": {"name": method, **changes.pop("options", {})},
+            "task": {"name": "sib200", "data": str(sib_folder), **changes.pop("task", {})},
+            "train": {"steps": 6, "batch_size": 8, **changes.pop("train", {})},
+            "output": str(tmp_path / "runs"),
+            **changes,
+        }
+        return RunConfig.read(values)
+
+    return config

@@ -201,7 +201,7 @@ def test_rows_with_different_prefixes() -> None:
     module = nn.Module()
     for index, prefix in prefixes.items():
         slot_of(module).prefixes[index] = lambda prefix=prefix: prefix
-    context = CallContext(rows=torch.tensor(rows), present=frozenset(rows) - {-1})
+    context = CallContext.of_rows(rows, torch.device("cpu"))
     with calling(context):
         got, _ = prefix_attention(module, query, key, value, None)
     visible = torch.ones(1, T, T, dtype=torch.bool).tril()

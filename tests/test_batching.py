@@ -193,3 +193,33 @@ def test_groups_of_a_few_are_found_within_large_ones() -> None:
     ids += [exemplars + draw(source, 20) for _ in range(10)]
     assert sorted(map(len, groups(ids))) == [34]
     assert sorted(map(len, groups(ids, 5))) == [4] * 6 + [10]
+
+
+def test_texts_of_different_adapters_share_nothing() -> None:
+    """A row has one adapter; what two adapters' texts begin with is computed for each; every text
+    reads what it reads by itself."""
+    source = random.Random(3)
+    trunk = [source.randrange(1, 90) for _ in range(30)]
+    texts = [
+        Text([*trunk, *(source.randrange(1, 90) for _ in range(1 + n % 7))], [29 + n % 7], name)
+        for n in range(24)
+        for name in ("a", "b", None)
+    ]
+    for budget in (40, 200, 10_000):
+        batches = list(lay_out(texts, budget, PAD, CPU))
+        assert sorted(i for batch in batches for i in batch.texts) == list(range(len(texts)))
+        for batch in batches:
+            length = batch.input_ids.shape[1]
+            rows = (batch.keep // length).tolist()
+            assert len(batch.adapters) == len(batch.input_ids)
+            for text, row, place in zip(batch.texts, rows, batch.keep.tolist(), strict=True):
+                assert batch.adapters[row] == texts[text].adapter
+                assert batch.input_ids.flatten()[place] == texts[text].ids[texts[text].reads[0]]
+    [whole] = lay_out(texts, 10_000, PAD, CPU)
+    used = int((whole.input_ids != PAD).sum())
+    alone = 0
+    for name in ("a", "b", None):
+        for batch in lay_out([text for text in texts if text.adapter == name], 10_000, PAD, CPU):
+            alone += int((batch.input_ids != PAD).sum())
+    assert used == alone
+    assert used < len(texts) * len(trunk) / 2  # within an adapter the beginning is shared

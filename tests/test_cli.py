@@ -222,3 +222,67 @@ def test_ctrl_c_says_how_to_go_on(
     code, _, err = cli(*arguments)
     assert code == 130
     assert "the same command goes on" in err
+
+
+def test_sweep(cli: Cli, arguments: list[str]) -> None:
+    """Every combination is a run; side by side, then a line for each; the same again is there."""
+    sweeps = ["--sweep", "seed=0,1", "--sweep", "train.learning_rate=1e-2,0.02"]
+    code, out, err = cli(*arguments, *sweeps)
+    assert code == 0, err
+    for seed in (0, 1):
+        for rate in ("0.01", "0.02"):
+            assert f"seed={seed}, learning_rate={rate}" in out
+    assert "Swahili" in out
+    folders = [Path(line.split()[0]) for line in out.strip().splitlines()[-4:]]
+    records = [json.loads((folder / "record.json").read_text()) for folder in folders]
+    asked = [(record["config"]["seed"], record["learning_rate"]) for record in records]
+    assert asked == [(0, 0.01), (0, 0.02), (1, 0.01), (1, 0.02)]
+    assert all(len(record["together"]) == 4 for record in records)
+    assert cli(*arguments, *sweeps) == (0, out, "")
+
+
+def test_a_sweep_with_a_run_that_fails(cli: Cli, arguments: list[str]) -> None:
+    code, out, err = cli(*arguments, "--sweep", "train.learning_rate=0.02,1e25")
+    assert code == 2
+    assert "Swahili" in out
+    assert "error: learning_rate=1e+25: training stopped" in err
+
+
+def test_a_sweep_of_methods(cli: Cli, arguments: list[str], tmp_path: Path) -> None:
+    at = arguments.index("--method")
+    without = arguments[:at] + arguments[at + 2 :]
+    code, out, err = cli(*without, "--sweep", "method.name=lora,none")
+    assert code == 0, err
+    assert "name=lora" in out
+    assert "name=none" in out
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "message"),
+    [
+        (["seed"], "expected key=values, as in seed=0,1,2"),
+        (["seed="], "expected values with commas"),
+        (["seed=0", "seed=1"], "a sweep of 'seed' already"),
+        (["seed.x=1"], "holds a value"),
+        (["seed=0,one"], "key 'seed'"),
+        (["train.stps=1,2"], "Did you mean 'steps'"),
+        (["method.lenght=1,2"], "Did you mean 'length'"),
+        (["task.max_length=99,100"], "key 'task.max_length'"),
+    ],
+)
+def test_a_mistake_in_a_sweep(
+    cli: Cli, arguments: list[str], sweeps: list[str], message: str
+) -> None:
+    options = [text for one in sweeps for text in ("--sweep", one)]
+    code, _, err = cli(*arguments, "--seed", "0", *options)
+    assert code == 2
+    assert message in err
+
+
+def test_values_of_a_sweep() -> None:
+    from polyprefix.config.files import parse_values
+
+    assert parse_values("0,1") == [0, 1]
+    assert parse_values("1e-3, 0.02,null") == [0.001, 0.02, None]
+    assert parse_values("last:4,all") == ["last:4", "all"]
+    assert parse_values("[0,1],[2]") == [[0, 1], [2]]

@@ -466,9 +466,7 @@ def test_a_name_that_is_taken() -> None:
     assert model.adapter("a").method == "lora"
 
 
-MIXING = [
-    case for case in METHODS if case.type.mixes and not dict(case.options).get("tune_backbone")
-]
+MIXING = [case for case in METHODS if case.type.mixes(case.config())]
 TUNES = [{"name": "full"}, {"name": "soft_prompt", "tune_backbone": True}]
 
 

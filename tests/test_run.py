@@ -23,22 +23,6 @@ from polyprefix.study import run
 from tests.conftest import ROOT
 
 
-@pytest.fixture
-def make(tiny_folder: Path, sib_folder: Path, tmp_path: Path) -> Callable[..., RunConfig]:
-    def config(method: str = "prefix_tuning", **changes: Any) -> RunConfig:
-        values: dict[str, Any] = {
-            "model": {"name": str(tiny_folder)},
-            "method": {"name": method, **changes.pop("options", {})},
-            "task": {"name": "sib200", "data": str(sib_folder), **changes.pop("task", {})},
-            "train": {"steps": 6, "batch_size": 8, **changes.pop("train", {})},
-            "output": str(tmp_path / "runs"),
-            **changes,
-        }
-        return RunConfig.read(values)
-
-    return config
-
-
 class Recorder(Silent):
     """Keeps what was said, and the units of work done."""
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from polyprefix.api import evaluate, load, load_data, train
     from polyprefix.config import PolyprefixError, RunConfig
     from polyprefix.methods import AdaptedModel, load_adapter, save_adapter
-    from polyprefix.study import run
+    from polyprefix.study import run, run_together
 
 _WHERE = {
     "AdaptedModel": "polyprefix.methods",
@@ -24,6 +24,7 @@ _WHERE = {
     "load_adapter": "polyprefix.methods",
     "load_data": "polyprefix.api",
     "run": "polyprefix.study",
+    "run_together": "polyprefix.study",
     "save_adapter": "polyprefix.methods",
     "train": "polyprefix.api",
 }
@@ -37,6 +38,7 @@ __all__ = [
     "load_adapter",
     "load_data",
     "run",
+    "run_together",
     "save_adapter",
     "train",
 ]

@@ -23,6 +23,7 @@ from tests.conformance.cases import (
     backbone,
     padded,
     scramble,
+    supported,
     texts,
 )
 
@@ -345,10 +346,8 @@ def mixture(kind: str) -> tuple[AdaptedModel, list[str | None]]:
     """A model with two adapters of every method that can share a batch, and none."""
     model = AdaptedModel(backbone(kind))
     names: list[str | None] = [None]
-    for number, case in enumerate(c for c in METHODS if c.type.mixes is not False):
-        if dict(case.options).get("tune_backbone") or (
-            ("positions", "peft") in case.options and kind in SLIDING
-        ):
+    for number, case in enumerate(c for c in METHODS if c.type.mixes(c.config())):
+        if not supported(kind, case):
             continue
         config: Any = case.config()
         if "length" in type(config).model_fields:  # different lengths within a batch

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ import typer
 
 from polyprefix.cli import study
 from polyprefix.cli.output import console, progress_on, resumable
-from polyprefix.config import ConfigError, RunConfig, override, put, read_yaml
+from polyprefix.config import ConfigError, RunConfig, StudyRun, override, put, read_yaml, sweep
 
 app = typer.Typer(
     name="polyprefix",
@@ -59,6 +59,13 @@ RUN_EXAMPLES = """
   polyprefix run examples/xnli-llama-adapter.yaml --set train.learning_rate=1e-3 \\
       --set method.layers=last:4
 
+  polyprefix run examples/xnli-llama-adapter.yaml --sweep seed=0,1,2 \\
+      --sweep train.learning_rate=1e-3,3e-3
+
+The runs of a sweep are trained together, up to runtime.together (by default 8) at once, and each is
+the run it would be by itself. Keys of method and train can be swept, and the seed; method.name=full
+runs after the others.
+
 A run that was stopped goes on where it was with the same command.
 """
 
@@ -89,6 +96,13 @@ def run(
         list[str] | None,
         typer.Option("--set", help="Any key: --set train.steps=200. May be repeated."),
     ] = None,
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            help="A run for each value: --sweep seed=0,1,2. May be repeated: every combination.",
+        ),
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Run anew what is finished or was begun already.")
     ] = False,
@@ -111,10 +125,15 @@ def run(
         if value is not None:
             put(values, path, value)
     values = override(values, settings or [])
+    swept = {sweep_.partition("=")[0].partition(".")[0] for sweep_ in sweeps or []}
     for section, option in (("model", "--model"), ("method", "--method"), ("task", "--task")):
-        if section not in values:
+        if section not in values and section not in swept:
             raise ConfigError(f"no {section}: give {option}, or a configuration file that has one")
-    spec = RunConfig.read(values, where=str(config) if config else "")
+    where = str(config) if config else ""
+    if sweeps:
+        run_sweep(sweep(values, sweeps, where), again=again, quiet=quiet)
+        return
+    spec = RunConfig.read(values, where=where)
 
     from polyprefix.report import show_record
     from polyprefix.study import run as execute
@@ -123,6 +142,28 @@ def run(
         record = execute(spec, again=again, progress=progress_on(quiet))
     show_record(record, console())
     typer.echo(f"{Path(spec.output) / record['id']}")
+
+
+def run_sweep(runs: Sequence[StudyRun], *, again: bool, quiet: bool) -> None:
+    """Execute the runs of a sweep, print them side by side, then a line for each."""
+    from polyprefix.analysis import compare
+    from polyprefix.report import show_comparison
+    from polyprefix.study import run_together
+
+    with resumable():
+        records = run_together(
+            [run.config for run in runs], again=again, progress=progress_on(quiet)
+        )
+    names = [run.short_label or run.config.method["name"] for run in runs]
+    pairs = list(zip(names, records, strict=True))
+    if done := [(name, record) for name, record in pairs if record["status"] == "finished"]:
+        show_comparison(compare([record for _, record in done], [n for n, _ in done]), console())
+    for run, (name, record) in zip(runs, pairs, strict=True):
+        typer.echo(f"{Path(run.config.output) / record['id']}  {name}")
+        if record["status"] != "finished":
+            typer.echo(f"error: {name}: {record['error']}", err=True)
+    if len(done) < len(records):
+        raise typer.Exit(2)
 
 
 QUICKSTART_EXAMPLES = """

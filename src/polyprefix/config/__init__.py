@@ -31,6 +31,7 @@ from polyprefix.config.study import (
     expand,
     read_study,
     run_key,
+    sweep,
 )
 
 __all__ = [
@@ -62,5 +63,6 @@ __all__ = [
     "read_study",
     "read_yaml",
     "run_key",
+    "sweep",
     "unknown",
 ]

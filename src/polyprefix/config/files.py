@@ -107,5 +107,20 @@ def parse_value(text: str) -> Any:
     return value
 
 
+def parse_values(text: str) -> list[Any]:
+    """Several values with commas between them, each as :func:`parse_value` reads it.
+
+    Raises:
+        ConfigError: there are none, or they are not YAML.
+    """
+    try:
+        values = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError:
+        values = None
+    if not isinstance(values, list) or not values:
+        raise ConfigError(f"{text!r}: expected values with commas between them, as in 0,1,2")
+    return [parse_value(value) if isinstance(value, str) else value for value in values]
+
+
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}

@@ -128,6 +128,8 @@ class RuntimeConfig(Spec):
     text, instead of in every epoch, and keep it in ``memory``, or in a file of the run's folder on
     ``disk`` while it trains. ``auto``: in memory, where it takes a quarter of what is free at most
     and half of the layers or more are below, in trainings of two epochs or more. ``never``.
+    ``together``: runs of a sweep that are trained at once, at most. Each takes memory for its
+    adapter and optimizer; of activations there are ``micro_batch_tokens`` however many they are.
     """
 
     device: str = "auto"
@@ -136,6 +138,7 @@ class RuntimeConfig(Spec):
     gradient_checkpointing: bool = False
     checkpoint_every: Positive | None = None
     keep_hidden_states: Literal["auto", "memory", "disk", "never"] = "auto"
+    together: Positive = 8
 
 
 class RunConfig(Spec):

@@ -30,7 +30,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from polyprefix.config.errors import ConfigError
-from polyprefix.config.files import Place, override, put, read_yaml, yaml_lines
+from polyprefix.config.files import Place, override, parse_values, put, read_yaml, yaml_lines
 from polyprefix.config.identity import digest
 from polyprefix.config.run import RunConfig
 from polyprefix.config.spec import Spec
@@ -114,6 +114,11 @@ class StudyRun:
         """The labels in one line."""
         return ", ".join(f"{key}={value}" for key, value in self.labels.items())
 
+    @property
+    def short_label(self) -> str:
+        """The same for a column of a table: keys without their sections."""
+        return ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in self.labels.items())
+
 
 @dataclass(frozen=True)
 class Study:
@@ -185,6 +190,30 @@ def expand(
             run = RunConfig.read(final, file.where, lines)
             runs.setdefault(run_key(run), run)
     return Study(file.config, file.where, _labelled(file.config, runs))
+
+
+def sweep(values: Mapping[str, Any], sweeps: Iterable[str], where: str = "") -> list[StudyRun]:
+    """The runs of ``key=value,value...``, every combination, without a study's file.
+
+    Args:
+        values: what all runs have.
+        sweeps: keys with their values.
+        where: the file that ``values`` are of.
+
+    Raises:
+        ConfigError: a sweep of another form, a key that comes twice, or a run that cannot be.
+    """
+    axes: Axes = {}
+    for text in sweeps:
+        path, separator, given = text.partition("=")
+        if not separator or not path:
+            raise ConfigError(f"--sweep {text!r}: expected key=values, as in seed=0,1,2")
+        if path in axes:
+            raise ConfigError(f"--sweep {text!r}: there is a sweep of {path!r} already")
+        axes[path] = parse_values(given)
+        put(override(values, []), path, axes[path][0])
+    config = StudyConfig(name="sweep", title="Sweep", base=dict(values), grid=(axes,))
+    return expand(StudyFile(config, where, {}), output=values.get("output", "runs")).runs
 
 
 def run_key(config: RunConfig) -> str:

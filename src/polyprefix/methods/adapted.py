@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from polyprefix.config import ConfigError, unknown
@@ -85,7 +86,8 @@ class AdaptedModel(nn.Module):
                 "an adapter that was taken off has trained this backbone's own weights: load the "
                 "backbone again"
             )
-        if self.adapters and not (adapter.mixes and all(a.mixes for a in self._all())):
+        all_mix = all(other.mixes(other.config) for other in (adapter, *self._all()))
+        if self.adapters and not all_mix:
             raise ConfigError(
                 "an adapter that tunes the backbone itself must be the only one on it"
             )
@@ -111,10 +113,15 @@ class AdaptedModel(nn.Module):
         if name is not None:
             self.adapter(name).activate()
         self.active = name
-        trained = {id(p) for p in self.adapter(name).trainable().values()} if name else set()
+        self.trained([] if name is None else [name])
+
+    def trained(self, names: Iterable[str]) -> None:
+        """Gradients are of these adapters alone from now on, until another is used."""
+        chosen = [self.adapter(name).trainable().values() for name in names]
+        wanted = {id(parameter) for parameters in chosen for parameter in parameters}
         for adapter in self._all():
             for parameter in adapter.trainable().values():
-                parameter.requires_grad_(id(parameter) in trained)
+                parameter.requires_grad_(id(parameter) in wanted)
 
     def adapter(self, name: str | None = None) -> Adapter:
         """An adapter by name, by default the one in use.
@@ -215,15 +222,13 @@ class AdaptedModel(nn.Module):
                 attention_mask = input_ids.new_ones(batch, seen + length)
             key_positions = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
             positions = key_positions[:, -length:]
-        adapter, rows, present, offset = self._route(adapters, batch, input_ids.device)
-        context = CallContext(
-            adapter=adapter,
-            rows=rows,
-            present=present,
+        keep_positions = until is not None or self.backbone.family.alibi
+        context, offset = self._route(
+            adapters,
+            batch,
+            input_ids.device,
             until=until,
-            key_positions=(
-                key_positions if until is not None or self.backbone.family.alibi else None
-            ),
+            key_positions=key_positions if keep_positions else None,
             entering=entering,
         )
         with calling(context):
@@ -243,33 +248,34 @@ class AdaptedModel(nn.Module):
         """``[B, T] -> [B, T, d]``, soft tokens included."""
         vocabulary = self.backbone.vocab_size
         embedded: torch.Tensor = self.backbone.embedding(input_ids.clamp_max(vocabulary - 1))
-        for adapter in self._all():
-            count = adapter.num_soft_tokens
-            if not count:
-                continue
-            place = input_ids - adapter.first_soft_id
-            mine = (place >= 0) & (place < count)
-            chosen = adapter.soft_tokens().to(embedded.dtype)[place.clamp(0, count - 1)]
-            embedded = torch.where(mine[..., None], chosen, embedded)
-        return embedded
+        with_soft = [adapter for adapter in self._all() if adapter.num_soft_tokens]
+        if not with_soft:
+            return embedded
+        # One table of all soft tokens; ids of adapters that were taken off leave gaps.
+        place = torch.zeros_like(input_ids)
+        soft = torch.zeros_like(input_ids, dtype=torch.bool)
+        start = 0
+        for adapter in with_soft:
+            own = input_ids - adapter.first_soft_id
+            mine = (own >= 0) & (own < adapter.num_soft_tokens)
+            place, soft = torch.where(mine, own + start, place), soft | mine
+            start += adapter.num_soft_tokens
+        table = torch.cat([adapter.soft_tokens() for adapter in with_soft]).to(embedded.dtype)
+        return torch.where(soft[..., None], F.embedding(place, table), embedded)
 
     def _route(
-        self, names: Sequence[str | None] | None, batch: int, device: torch.device
-    ) -> tuple[int | None, torch.Tensor | None, frozenset[int], torch.Tensor | int]:
-        """Adapter of all rows, or of each row with the indices that occur; the position offset."""
-        if names is None:
-            if self.active is None:
-                return None, None, frozenset(), 0
-            adapter = self.adapter()
-            return adapter.index, None, frozenset(), adapter.position_offset
-        if len(names) != batch:
+        self, names: Sequence[str | None] | None, batch: int, device: torch.device, **more: Any
+    ) -> tuple[CallContext, torch.Tensor | int]:
+        """The call's context, with ``more`` in it, and the position offset of its rows."""
+        if names is not None and len(names) != batch:
             raise ValueError(f"{len(names)} adapter names for {batch} rows")
-        of_rows = [None if name is None else self.adapter(name) for name in names]
-        indices = [-1 if adapter is None else adapter.index for adapter in of_rows]
-        offsets = [0 if adapter is None else adapter.position_offset for adapter in of_rows]
-        return (
-            None,
-            torch.tensor(indices, device=device),
-            frozenset(indices) - {-1},
-            torch.tensor(offsets, device=device)[:, None],
-        )
+        if names is None or all(name == self.active for name in names):
+            if self.active is None:
+                return CallContext(**more), 0
+            adapter = self.adapter()
+            return CallContext(adapter=adapter.index, **more), adapter.position_offset
+        adapters = {name: self.adapter(name) for name in dict.fromkeys(names) if name is not None}
+        carried = [-1 if name is None else adapters[name].index for name in names]
+        offsets = [0 if name is None else adapters[name].position_offset for name in names]
+        moved = torch.tensor(offsets, device=device)[:, None] if any(offsets) else 0
+        return CallContext.of_rows(carried, device, **more), moved

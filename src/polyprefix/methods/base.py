@@ -83,7 +83,6 @@ class Adapter(nn.Module, ABC):
         paper: where the method comes from.
         Config: its configuration class.
         trains: there is something to train.
-        mixes: rows of one batch may carry different adapters of this kind.
         peft_type: PEFT's name of the corresponding method, if it has one.
         conformance: the configurations, beside the default one, that the conformance suite covers.
 
@@ -97,7 +96,6 @@ class Adapter(nn.Module, ABC):
     paper: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
     trains: ClassVar[bool] = True
-    mixes: ClassVar[bool] = True
     peft_type: ClassVar[str | None] = None
     conformance: ClassVar[tuple[dict[str, Any], ...]] = ()
 
@@ -122,6 +120,12 @@ class Adapter(nn.Module, ABC):
     def claims_no_op(cls, config: Any) -> bool:
         """Whether logits at initialisation are exactly the backbone's."""
         return False
+
+    @classmethod
+    def mixes(cls, config: Any) -> bool:
+        """Whether rows of one batch may carry different adapters of this kind, which share the
+        backbone: not where the backbone itself is tuned."""
+        return True
 
     def install(self) -> None:
         """Hook into the backbone under ``self.index``."""

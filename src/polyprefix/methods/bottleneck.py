@@ -90,10 +90,12 @@ class Bottleneck(Adapter):
             call = current()
             if call.rows is None:
                 return output + bottleneck(output) if call.adapter == self.index else None
-            if self.index not in call.present:
+            if self.index not in call.members:
                 return None
-            carries = (call.rows == self.index).view(-1, *[1] * (output.dim() - 1))
-            return torch.where(carries, output + bottleneck(output), output)
+            rows = call.members[self.index]
+            # In place: each adapter of a batch would copy the whole of it. It is the output of a
+            # linear map, which needs none of it for its gradient.
+            return output.index_add_(0, rows, bottleneck(output.index_select(0, rows)))
 
         return hook
 

@@ -41,7 +41,6 @@ class Full(Adapter):
     title = "Full fine-tuning"
     paper = "baseline"
     Config = FullConfig
-    mixes = False
 
     @classmethod
     def reference_learning_rate(cls, config: FullConfig) -> float:
@@ -50,6 +49,10 @@ class Full(Adapter):
     @classmethod
     def claims_no_op(cls, config: FullConfig) -> bool:
         return True
+
+    @classmethod
+    def mixes(cls, config: FullConfig) -> bool:
+        return False
 
     def install(self) -> None:
         unfreeze_backbone(self.backbone)

@@ -203,5 +203,5 @@ def _choose(
             return None  # the active one, see Lora.activate
         chosen = ["__base__"] * rows
     else:
-        chosen = [names.get(row, "__base__") for row in call.rows.tolist()]
+        chosen = [names.get(row, "__base__") for row in call.carried]
     return args, kwargs | {"adapter_names": chosen}

@@ -98,10 +98,9 @@ class SoftPrompt(Adapter):
             return 3e-4
         return 5e-3 if config.reparameterization == "mlp" else 1.5e-2
 
-    @property
-    def mixes(self) -> bool:  # type: ignore[override]
-        """A tuned backbone is there for all rows."""
-        return not self.config.tune_backbone
+    @classmethod
+    def mixes(cls, config: SoftPromptConfig) -> bool:
+        return not config.tune_backbone
 
     @property
     def num_soft_tokens(self) -> int:

@@ -54,10 +54,13 @@ class Text:
     Attributes:
         ids: token ids, soft tokens included.
         reads: places in ``ids`` at which logits are wanted.
+        adapter: the adapter that it is read with; ``None`` for the one in use. Hidden states depend
+            on it, so texts of different adapters share neither a row nor a beginning.
     """
 
     ids: list[int]
     reads: Sequence[int]
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Batch:
             Texts that read the same token of a shared beginning name the same position.
         stretches: where each token comes from; a shared one from the first of its texts. What is in
             none is padding.
+        adapters: of each row.
     """
 
     texts: list[int]
@@ -99,6 +103,7 @@ class Batch:
     until: torch.Tensor | None
     keep: torch.Tensor
     stretches: list[Stretch]
+    adapters: list[str | None]
 
 
 def common(one: list[int], other: list[int]) -> int:
@@ -135,7 +140,7 @@ def lay_out(
 
     Groups that share a long beginning stand together, long texts before short ones, so that the
     rows of a batch are of one length. A text longer than the budget is a batch of its own."""
-    order = _Order.of([text.ids for text in texts])
+    order = _Order.of([text.ids for text in texts], [text.adapter for text in texts])
     together = sorted(order.groups(), key=lambda group: -max(order.lengths[rank] for rank in group))
     waiting = deque(rank for group in together for rank in group)
     while waiting:
@@ -177,19 +182,23 @@ class _Order:
         texts: the text of each rank.
         lengths: tokens of each rank.
         shared: tokens that each rank has in common with the one before it; 0 for the first.
+        adapters: of each rank. Those of one adapter stand together and share nothing with others.
     """
 
     texts: list[int]
     lengths: list[int]
     shared: npt.NDArray[np.int64]
+    adapters: list[str]
 
     @classmethod
-    def of(cls, texts: Sequence[list[int]]) -> _Order:
-        order = sorted(range(len(texts)), key=lambda i: texts[i])
+    def of(cls, texts: Sequence[list[int]], adapters: Sequence[str | None] | None = None) -> _Order:
+        of_texts = [name or "" for name in adapters or [None] * len(texts)]
+        order = sorted(range(len(texts)), key=lambda i: (of_texts[i], texts[i]))
         shared = np.zeros(len(texts), dtype=np.int64)
-        for rank in range(1, len(texts)):
-            shared[rank] = common(texts[order[rank - 1]], texts[order[rank]])
-        return cls(order, [len(texts[i]) for i in order], shared)
+        for rank, (before, this) in enumerate(pairwise(order), start=1):
+            if of_texts[before] == of_texts[this]:
+                shared[rank] = common(texts[before], texts[this])
+        return cls(order, [len(texts[i]) for i in order], shared, [of_texts[i] for i in order])
 
     def choose(self, ranks: Sequence[int]) -> _Order:
         """Some ascending ranks by themselves."""
@@ -197,6 +206,7 @@ class _Order:
             [self.texts[rank] for rank in ranks],
             [self.lengths[rank] for rank in ranks],
             self._between(ranks),
+            [self.adapters[rank] for rank in ranks],
         )
 
     def size(self, ranks: Sequence[int]) -> int:
@@ -289,7 +299,7 @@ def _pieces(pool: _Order, room: int) -> list[tuple[int, list[int]]]:
     """Trees cut to fit in rows of ``room`` tokens: size and ascending ranks of each row.
 
     A tree that does not fit is cut where its branches part, and each piece repeats the trunk.
-    Branches are put together by best fit, the largest first."""
+    Branches are put together by best fit, the largest first; a row has one adapter."""
     lengths, shared = pool.lengths, pool.shared
     ends = np.concatenate([[0], np.cumsum(np.array(lengths) - shared)])
 
@@ -307,7 +317,13 @@ def _pieces(pool: _Order, room: int) -> list[tuple[int, list[int]]]:
         ]
         return [(size + own, members) for size, members in _best_fit(parts, room - own)]
 
-    return cut(0, len(lengths), 0, room)
+    count = len(lengths)
+    changes = [i for i in range(1, count) if pool.adapters[i] != pool.adapters[i - 1]]
+    return [
+        piece
+        for first, last in pairwise([0, *changes, count])
+        for piece in cut(first, last, 0, room)
+    ]
 
 
 def _best_fit(parts: list[tuple[int, list[int]]], room: int) -> list[tuple[int, list[int]]]:
@@ -360,4 +376,5 @@ def _batch(
         until=torch.from_numpy(until).to(device) if branched else None,
         keep=torch.tensor(keep, dtype=torch.long, device=device),
         stretches=stretches,
+        adapters=[texts[row.texts[0]].adapter for row in rows],
     )

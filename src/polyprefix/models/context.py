@@ -10,9 +10,10 @@ over: :func:`checkpoint_context` is the ``context_fn`` that carries the call's c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -37,8 +38,11 @@ class CallContext:
     Attributes:
         adapter: index of the adapter that every row carries; ``None``: no adapter, or see ``rows``.
         rows: ``[B]`` adapter index of each row, -1 for none; ``None`` when all rows carry
-            ``adapter``.
-        present: the indices that occur in ``rows``, known without asking the device.
+            ``adapter``. An adapter leaves other rows as they are: adding 0 times its own is not
+            that, since where one training diverges it is NaN, for all.
+        carried: ``rows`` as numbers, known without asking the device.
+        members: the indices that occur in ``rows``, and the places ``[N]`` of the rows that carry
+            each.
         until: ``[B, T]`` packed rows: the query at place i of a row sees the key at place j if
             ``j <= i <= until[j]`` (:mod:`polyprefix.models.batching`). ``None`` when rows are not
             packed.
@@ -49,10 +53,35 @@ class CallContext:
 
     adapter: int | None = None
     rows: torch.Tensor | None = None
-    present: frozenset[int] = frozenset()
+    carried: tuple[int, ...] = ()
+    members: Mapping[int, torch.Tensor] = field(default_factory=dict)
     until: torch.Tensor | None = None
     key_positions: torch.Tensor | None = None
     entering: Entering | None = None
+    _places: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(cls, carried: Sequence[int], device: torch.device, **more: Any) -> CallContext:
+        """Every row carries the adapter of its index, -1 for none; ``more``: further fields."""
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(carried):
+            places.setdefault(index, []).append(place)
+        return cls(
+            rows=torch.tensor(carried, device=device),
+            carried=tuple(carried),
+            members={k: torch.tensor(v, device=device) for k, v in places.items() if k >= 0},
+            **more,
+        )
+
+    def places(self, adapters: tuple[int, ...]) -> torch.Tensor:
+        """``[B]``: for each row the place of its adapter in ``adapters``, their number if it is not
+        there. Made once a call: layers mostly ask for the same."""
+        if adapters not in self._places:
+            assert self.rows is not None
+            place = {index: number for number, index in enumerate(adapters)}
+            found = [place.get(index, len(adapters)) for index in self.carried]
+            self._places[adapters] = torch.tensor(found, device=self.rows.device)
+        return self._places[adapters]
 
 
 NO_ADAPTER = CallContext()

@@ -88,31 +88,39 @@ def _same_for_all(prefix: LayerPrefix, batch: int) -> RowPrefix:
     )
 
 
-def _per_row(prefixes: Mapping[int, LayerPrefix], rows: torch.Tensor, heads: int) -> RowPrefix:
+def _per_row(
+    prefixes: Mapping[int, LayerPrefix], call: context.CallContext, heads: int
+) -> RowPrefix:
     """Stack prefixes of different lengths and pick one for each row; rows without one see none."""
-    longest = max(prefix.key.shape[1] for prefix in prefixes.values())
-    index = torch.full_like(rows, len(prefixes))
-    keys, values, visible, gates, positions = [], [], [], [], []
-    for place, (adapter, prefix) in enumerate(prefixes.items()):
-        index = torch.where(rows == adapter, place, index)
-        missing = longest - prefix.key.shape[1]
-        keys.append(F.pad(prefix.key, (0, 0, 0, missing)))
-        values.append(F.pad(prefix.value, (0, 0, 0, missing)))
+    lengths = [prefix.key.shape[1] for prefix in prefixes.values()]
+    longest = max(lengths)
+    index = call.places(tuple(prefixes))
+    keys, values, gates, positions = [], [], [], []
+    for prefix, length in zip(prefixes.values(), lengths, strict=True):
+        missing = longest - length
+        keys.append(F.pad(prefix.key, (0, 0, 0, missing)) if missing else prefix.key)
+        values.append(F.pad(prefix.value, (0, 0, 0, missing)) if missing else prefix.value)
         positions.append(F.pad(_alibi_positions(prefix), (0, missing)))
-        visible.append(torch.arange(longest, device=rows.device) < prefix.key.shape[1])
         gates.append(prefix.key.new_ones(heads) if prefix.gate is None else prefix.gate)
-    keys.append(torch.zeros_like(keys[0]))
-    values.append(torch.zeros_like(values[0]))
-    positions.append(torch.zeros_like(positions[0]))
-    visible.append(torch.zeros_like(visible[0]))
-    gates.append(torch.zeros_like(gates[0]))
+    if any(adapter not in prefixes for adapter in call.carried):
+        lengths.append(0)
+        for found in (keys, values, gates, positions):
+            found.append(torch.zeros_like(found[0]))
+
+    def of_rows(found: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(found).index_select(0, index)
+
+    visible = None
+    if min(lengths) < longest:  # else attention needs no mask for the prefix
+        places = torch.arange(longest, device=index.device)
+        visible = of_rows([places < length for length in lengths])
     gated = any(prefix.gate is not None for prefix in prefixes.values())
     return RowPrefix(
-        key=torch.stack(keys)[index],
-        value=torch.stack(values)[index],
-        visible=torch.stack(visible)[index],
-        gate=torch.stack(gates)[index] if gated else None,
-        positions=torch.stack(positions)[index],
+        key=of_rows(keys),
+        value=of_rows(values),
+        visible=visible,
+        gate=of_rows(gates) if gated else None,
+        positions=of_rows(positions),
     )
 
 
@@ -131,10 +139,10 @@ def prefixes_of_rows(
         prefix = slot.prefixes[call.adapter]()
         rows = _same_for_all(prefix, batch)
         return (None, rows) if prefix.additive else (rows, None)
-    made = {index: make() for index, make in slot.prefixes.items() if index in call.present}
+    made = {index: make() for index, make in slot.prefixes.items() if index in call.members}
     joint = {index: prefix for index, prefix in made.items() if not prefix.additive}
     additive = {index: prefix for index, prefix in made.items() if prefix.additive}
     return (
-        _per_row(joint, call.rows, heads) if joint else None,
-        _per_row(additive, call.rows, heads) if additive else None,
+        _per_row(joint, call, heads) if joint else None,
+        _per_row(additive, call, heads) if additive else None,
     )

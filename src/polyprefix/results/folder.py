@@ -51,6 +51,14 @@ class RunFolder:
     def has_record(self) -> bool:
         return (self.path / "record.json").is_file()
 
+    def finished(self) -> bool:
+        """Whether the run has come to its end.
+
+        Raises:
+            RunError: its record is damaged.
+        """
+        return self.has_record() and self.record()["status"] == "finished"
+
     def record(self) -> dict[str, Any]:
         """The record.
 

@@ -4,6 +4,7 @@ from polyprefix.study.grid import Planned, plan_study, run_study
 from polyprefix.study.kept import Kept
 from polyprefix.study.prepare import Prepared, prepare
 from polyprefix.study.run import load_run, run
+from polyprefix.study.together import run_together
 
 __all__ = [
     "Kept",
@@ -14,4 +15,5 @@ __all__ = [
     "prepare",
     "run",
     "run_study",
+    "run_together",
 ]

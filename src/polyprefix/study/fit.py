@@ -7,13 +7,13 @@ from copy import copy
 from pathlib import Path
 from typing import Any, Self
 
-from polyprefix.config import DecodingConfig, RuntimeConfig, TrainConfig
+from polyprefix.config import ConfigError, DecodingConfig, RuntimeConfig, TrainConfig
 from polyprefix.evaluation import Decoding, encode_choices, predict, score_answers, summarise
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.encoding import Encoded, Encoder
 from polyprefix.results import Progress
 from polyprefix.tasks import AnswerTask, ChoiceTask, Example, Prompt, Task, TaskData
-from polyprefix.training import DevScore, Trained, TrainingExample, train
+from polyprefix.training import DevScore, Job, Trained, TrainingExample, train
 
 
 class Fitting:
@@ -61,19 +61,32 @@ class Fitting:
         progress: Progress | None = None,
     ) -> Trained:
         """Train on the source language; see :func:`polyprefix.training.train`."""
-        encoded = self._with_answers(self.data.train)
-        self.truncated = sum(item.truncated for item in encoded)
-        examples = [TrainingExample(item.prompt, item.answers[0]) for item in encoded]
+        job = self.job(config, folder, seed=seed)
         return train(
             self.model,
-            examples,
+            job.examples,
             config,
             folder=folder,
-            evaluate=self.dev_score,
+            evaluate=job.evaluate,
             seed=seed,
             runtime=self.runtime,
             progress=progress,
         )
+
+    def job(self, config: TrainConfig, folder: Path, *, seed: int = 0) -> Job:
+        """The training of the adapter in use.
+
+        Raises:
+            ConfigError: there is none.
+            DataError: an answer leaves no room for its prompt.
+        """
+        name = self.model.active
+        if name is None:
+            raise ConfigError("no adapter is in use")
+        encoded = self._with_answers(self.data.train)
+        self.truncated = sum(item.truncated for item in encoded)
+        examples = [TrainingExample(item.prompt, item.answers[0]) for item in encoded]
+        return Job(name, examples, config, folder, self.dev_score, seed)
 
     def _with_answers(self, examples: Sequence[Example]) -> list[Encoded]:
         """Prompts of the source language, each with its right answer alone."""

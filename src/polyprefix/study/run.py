@@ -1,36 +1,32 @@
-"""One run: train on the source language, score every language, leave a record.
+"""Runs: train on the source language, score every language, leave a record.
 
 A run can be killed at any moment and started again with the same configuration: it goes on from
-its last checkpoint, keeps the predictions it has, and ends with the same files.
+its last checkpoint, keeps the predictions it has, and ends with the same files. Runs whose adapters
+are on one backbone are trained together (:mod:`polyprefix.study.together`); a run by itself is the
+case of one.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from polyprefix.config import PolyprefixError, RunConfig, RunError, RunLocked, Unwritable
 from polyprefix.evaluation import summarise
 from polyprefix.methods import AdaptedModel, load_adapter, save_adapter
 from polyprefix.models import load_backbone
-from polyprefix.results import (
-    Progress,
-    RunFolder,
-    Silent,
-    machine,
-    package_versions,
-    source_commit,
-)
+from polyprefix.results import Progress, RunFolder, Silent
 from polyprefix.study.fit import Fitting
 from polyprefix.study.memory import forget_memory, memory_used
 from polyprefix.study.prepare import Prepared, choose_device, prepare
-from polyprefix.study.texts import text_counts
-from polyprefix.tasks import AnswerTask, Prompt, TaskData
+from polyprefix.study.record import now, opening
+from polyprefix.tasks import AnswerTask, TaskData
+from polyprefix.training import Job, Trained, train_together
 
 INIT_PROMPTS = 4
 """Training prompts whose text a prefix starts from (``initialization: activations``)."""
@@ -59,7 +55,63 @@ def run(
 
 def execute(prepared: Prepared, *, again: bool, progress: Progress) -> dict[str, Any]:
     """What :func:`run` does once it is clear which run it is."""
-    folder = prepared.folder
+    [outcome] = execute_together([prepared], again=again, progress=progress)
+    if isinstance(outcome, PolyprefixError):
+        raise outcome
+    return outcome
+
+
+def execute_together(
+    runs: Sequence[Prepared], *, again: bool, progress: Progress
+) -> list[dict[str, Any] | PolyprefixError]:
+    """Execute runs whose adapters are trained together.
+
+    Args:
+        runs: different ones, of one backbone and one precision, of methods that can be mixed.
+        again: run anew what is there already.
+        progress: shown what is going on.
+
+    Returns:
+        For each its record, or why it failed; its record says so too, unless another process is
+        working on it.
+
+    Raises:
+        Unwritable: the disk is full, or the folder cannot be written to.
+    """
+    outcomes: dict[str, dict[str, Any] | PolyprefixError] = {}
+    begun: list[_Run] = []
+    with ExitStack() as locks:
+        for prepared in runs:
+            folder = prepared.folder
+            try:
+                locks.enter_context(_locked(folder))
+                if again:
+                    folder.clear()
+                if folder.finished():
+                    progress.say(f"{folder.path} is finished already; --again runs it anew")
+                    outcomes[folder.id] = folder.record()
+                else:
+                    begun.append(_Run(prepared, progress))
+            except Unwritable:
+                raise
+            except PolyprefixError as error:
+                outcomes[folder.id] = error
+        try:
+            _work(begun, progress)
+        except Exception as error:  # whatever it was, no record must say "running" for ever
+            for run in begun:
+                if run.outcome is None:
+                    run.fail(error)
+            raise
+    for run in begun:
+        assert run.outcome is not None
+        outcomes[run.folder.id] = run.outcome
+    return [outcomes[prepared.folder.id] for prepared in runs]
+
+
+@contextmanager
+def _locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the lock of a run's folder."""
     lock = FileLock(folder.lock, timeout=0)
     try:
         folder.path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,96 +123,93 @@ def execute(prepared: Prepared, *, again: bool, progress: Progress) -> dict[str,
             f"cannot write to {str(folder.path.parent)!r} (key output): {error.strerror or error}"
         ) from error
     try:
-        return _locked(prepared, again, progress)
+        yield
     finally:
         lock.release()
 
 
-def _locked(prepared: Prepared, again: bool, progress: Progress) -> dict[str, Any]:
-    folder = prepared.folder
-    if again:
-        folder.clear()
-    if folder.has_record():
-        record = folder.record()
-        if record["status"] == "finished":
-            progress.say(f"{folder.path} is finished already; --again runs it anew")
-            return record
-        progress.say(f"continuing {folder.path}")
-        started = record["started"]
-    else:
-        progress.say(f"starting {folder.path}")
-        started = _now()
-    record = _opening(prepared, started)
-    folder.write_config(prepared.config.model_dump(mode="json"))
-    folder.write_record(record)
-    try:
-        _work(prepared, record, progress)
-    except Exception as error:  # whatever it was, the record must not say "running" for ever
-        text = str(error) if isinstance(error, PolyprefixError) else repr(error)
-        folder.write_record(record | {"status": "failed", "error": text})
-        raise
-    folder.write_record(record | {"status": "finished", "finished": _now()})
-    folder.drop_checkpoints()
-    return folder.record()
+class _Run:
+    """A run under way.
 
+    Attributes:
+        adapter: the name of its adapter on the model: what tells its folder from others.
+        outcome: its record or its error, once it is over.
+    """
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    def __init__(self, prepared: Prepared, progress: Progress) -> None:
+        self.prepared, self.folder = prepared, prepared.folder
+        self.adapter = self.folder.id.rpartition("-")[2]
+        self.outcome: dict[str, Any] | PolyprefixError | None = None
+        started = now()
+        if self.folder.has_record():
+            progress.say(f"continuing {self.folder.path}")
+            started = self.folder.record()["started"]
+        else:
+            progress.say(f"starting {self.folder.path}")
+        self.record = opening(prepared, started)
+        self.folder.write_config(prepared.config.model_dump(mode="json"))
+        self.folder.write_record(self.record)
 
+    def fail(self, error: Exception) -> None:
+        """Record an error. One that is not the user's to mend is raised by whoever calls this."""
+        mendable = isinstance(error, PolyprefixError)
+        text = str(error) if mendable else repr(error)
+        self.folder.write_record(self.record | {"status": "failed", "error": text})
+        if isinstance(error, PolyprefixError):
+            self.outcome = error
 
-def _opening(prepared: Prepared, started: str) -> dict[str, Any]:
-    """What the record says from the start."""
-    config, data, backbone = prepared.config, prepared.data, prepared.backbone
-    return {
-        "id": prepared.folder.id,
-        "status": "running",
-        "started": started,
-        "identity": prepared.identity,
-        "config": config.model_dump(mode="json"),
-        "method": {
-            "name": prepared.adapter_type.method,
-            "title": prepared.adapter_type.title,
-            "paper": prepared.adapter_type.paper,
-            **prepared.method.model_dump(mode="json"),
-        },
-        "learning_rate": prepared.learning_rate,
-        "model": {
-            "name": backbone.name,
-            "revision": backbone.revision,
-            "model_type": backbone.family.model_type,
-            "parameters": sum(value.numel() for value in backbone.model.parameters()),
-            "dtype": str(backbone.dtype).removeprefix("torch."),
-            "device": str(backbone.device),
-        },
-        "task": {
-            "name": data.task.name,
-            "title": data.task.title,
-            "headline": data.task.headline,
-            "labels": list(getattr(data.task, "labels", ())),
-            "prompt": _prompt(data.prompts[data.source_language]),
-            # Of the languages that are asked in another way than the source.
-            "prompts": {
-                code: _prompt(prompt)
-                for code, prompt in data.prompts.items()
-                if prompt != data.prompts[data.source_language]
-            },
-            "source_language": data.source_language,
-            "languages": data.languages,
-            "data_revision": data.revision,
-            "sizes": data.sizes,
-            "parallel": data.task.parallel,
-            "texts": text_counts(data, backbone.tokenizer),
-            "bad_rows": [str(row) for row in data.bad_rows],
-            "notes": data.notes,
-        },
-        "versions": package_versions(),
-        "commit": source_commit(),
-        "machine": machine() | {"threads": torch.get_num_threads()},
-    }
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """A :class:`PolyprefixError` ends this run and no other, but where nothing can be
+        written."""
+        try:
+            yield
+        except Unwritable:
+            raise
+        except PolyprefixError as error:
+            self.fail(error)
 
+    def attach(self, model: AdaptedModel, progress: Progress) -> Job | None:
+        """Attach the adapter; its training, if there is something to train."""
+        config, data, record = self.prepared.config, self.prepared.data, self.record
+        adapter = model.attach(
+            self.prepared.method, self.adapter, seed=config.seed, text=starting_text(data)
+        )
+        parameters = adapter.num_trainable()
+        share = parameters / record["model"]["parameters"]
+        progress.say(
+            f"{adapter.title}: {parameters:,} trainable parameters ({share:.3%} of the model)"
+        )
+        record["trainable_parameters"] = parameters
+        self.fitting = Fitting(
+            model, data, config.task.max_length, config.runtime, config.decoding, seed=config.seed
+        )
+        if isinstance(data.task, AnswerTask):
+            record["decoding"] = asdict(self.fitting.decodings[data.source_language])
+        if adapter.trains:
+            return self.fitting.job(config.train, self.folder.path, seed=config.seed)
+        save_adapter(adapter, self.folder.adapter)
+        return None
 
-def _prompt(prompt: Prompt) -> dict[str, Any]:
-    return {"version": prompt.version, **asdict(prompt)}
+    def trained(self, trained: Trained) -> None:
+        """Record what training amounted to."""
+        self.record["training"] = {
+            "steps": trained.steps,
+            "seconds": round(trained.seconds, 3),
+            "best_step": trained.best_step,
+            "best_dev_score": trained.best_dev,
+            "best_dev_tie_break": trained.best_tie_break,
+            "truncated_prompts": self.fitting.truncated,
+        }
+
+    def finish(self, progress: Progress) -> None:
+        """Score every language, under the adapter in use, and complete the record."""
+        record = self.record
+        record["scores"], record["evaluation"] = _evaluate(self.prepared, self.fitting, progress)
+        record["peak_memory_bytes"] = memory_used(self.prepared.backbone.device)
+        self.folder.write_record(record | {"status": "finished", "finished": now()})
+        self.folder.drop_checkpoints()
+        self.outcome = self.folder.record()
 
 
 def starting_text(data: TaskData) -> str | None:
@@ -169,41 +218,38 @@ def starting_text(data: TaskData) -> str | None:
     return "\n".join(prompt.render(e.fields) for e in data.train[:INIT_PROMPTS]) or None
 
 
-def _work(prepared: Prepared, record: dict[str, Any], progress: Progress) -> None:
-    """Train, then score; fill in the record."""
-    config, data, device = prepared.config, prepared.data, prepared.backbone.device
-    forget_memory(device)
+def _work(runs: Sequence[_Run], progress: Progress) -> None:
+    """Train all, then score one after another: a batch of scoring fills the device by itself."""
+    if not runs:
+        return
+    prepared = runs[0].prepared
+    forget_memory(prepared.backbone.device)
     model = AdaptedModel(prepared.backbone)
-    adapter = model.attach(prepared.method, seed=config.seed, text=starting_text(data))
-    parameters = adapter.num_trainable()
-    share = parameters / record["model"]["parameters"]
-    progress.say(f"{adapter.title}: {parameters:,} trainable parameters ({share:.3%} of the model)")
-    record["trainable_parameters"] = parameters
-    fitting = Fitting(
-        model, data, config.task.max_length, config.runtime, config.decoding, seed=config.seed
-    )
-    if isinstance(data.task, AnswerTask):
-        record["decoding"] = asdict(fitting.decodings[data.source_language])
-    if adapter.trains:
-        trained = fitting.train(
-            config.train,
-            prepared.folder.path,
-            seed=config.seed,
-            progress=progress,
+    jobs: list[tuple[_Run, Job]] = []
+    try:
+        for run in runs:
+            with run.failing():
+                if (job := run.attach(model, progress)) is not None:
+                    jobs.append((run, job))
+        if len(jobs) > 1:
+            for run, _ in jobs:
+                run.record["together"] = [other.folder.id for other, _ in jobs]
+        results = train_together(
+            model, [job for _, job in jobs], runtime=prepared.config.runtime, progress=progress
         )
-        record["training"] = {
-            "steps": trained.steps,
-            "seconds": round(trained.seconds, 3),
-            "best_step": trained.best_step,
-            "best_dev_score": trained.best_dev,
-            "best_dev_tie_break": trained.best_tie_break,
-            "truncated_prompts": fitting.truncated,
-        }
-    else:
-        save_adapter(adapter, prepared.folder.adapter)
-    record["scores"], record["evaluation"] = _evaluate(prepared, fitting, progress)
-    record["peak_memory_bytes"] = memory_used(device)
-    model.detach()  # the next run may use the backbone
+        for (run, _), result in zip(jobs, results, strict=True):
+            if isinstance(result, PolyprefixError):
+                run.fail(result)
+            else:
+                run.trained(result)
+        for run in runs:
+            if run.outcome is None:
+                with run.failing():
+                    model.use(run.adapter)
+                    run.finish(progress)
+    finally:
+        for name in list(model.adapters):  # other runs may use the backbone
+            model.detach(name)
 
 
 def _evaluate(

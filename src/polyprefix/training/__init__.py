@@ -1,21 +1,24 @@
 """The one training loop."""
 
-from polyprefix.training.loop import (
+from polyprefix.training.job import (
     DevScore,
+    Job,
     Trained,
     TrainingExample,
     num_steps,
     peak_learning_rate,
     read_log,
-    train,
 )
+from polyprefix.training.loop import train, train_together
 
 __all__ = [
     "DevScore",
+    "Job",
     "Trained",
     "TrainingExample",
     "num_steps",
     "peak_learning_rate",
     "read_log",
     "train",
+    "train_together",
 ]

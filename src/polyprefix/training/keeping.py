@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from polyprefix.config import ConfigError, RunError, RuntimeConfig
-from polyprefix.methods import AdaptedModel
+from polyprefix.methods import AdaptedModel, Adapter
 from polyprefix.models.batching import Batch, Text, beginnings, lay_out
 from polyprefix.models.hidden_states import HiddenStates, states_entering
 from polyprefix.results import Progress, free_memory
@@ -29,23 +29,26 @@ BELOW = 1 / 2
 """Of the layers, how many have to be below the lowest adapted one for ``auto`` to keep states."""
 
 PASSES = 2
-"""Epochs that ``auto`` keeps states for: in one, it would be computed as often without."""
+"""How often texts must be trained on for ``auto`` to keep states: once costs as much without."""
 
 
 def keep_hidden_states(
     model: AdaptedModel,
+    adapters: Sequence[Adapter],
     texts: Sequence[Text],
     passes: float,
     runtime: RuntimeConfig,
     folder: Path,
     progress: Progress,
 ) -> HiddenStates | None:
-    """Compute and keep what enters the lowest layer that the adapter in use adapts.
+    """Compute and keep what enters the lowest layer that any of the adapters changes.
 
     Args:
-        model: in evaluation mode, under the precision that it is trained in.
-        texts: all that it will be trained on.
-        passes: epochs of the training.
+        model: in evaluation mode, under the precision that it is trained in, with one of the
+            adapters in use.
+        adapters: that are trained.
+        texts: all that they will be trained on, each once.
+        passes: how often each text is trained on, in the mean.
         runtime: ``keep_hidden_states`` and the tokens of a forward pass.
         folder: holds the file, if it is one. A file that a killed training left is removed.
         progress: is told how large it is, before anything is computed.
@@ -59,13 +62,16 @@ def keep_hidden_states(
     """
     file = folder / FILE
     file.unlink(missing_ok=True)
-    wanted, adapter = runtime.keep_hidden_states, model.adapter()
-    layer, layers = adapter.lowest_layer, model.backbone.num_layers
+    wanted, layers = runtime.keep_hidden_states, model.backbone.num_layers
+    lowest = min(adapters, key=lambda adapter: adapter.lowest_layer)
+    # Where adapters move the text differently, its states are others for each of them.
+    moved = {adapter.position_offset for adapter in adapters}
+    layer = lowest.lowest_layer if len(moved) == 1 else 0
     if wanted == "never" or (wanted == "auto" and (layer < BELOW * layers or passes < PASSES)):
         return None
     if layer == 0:
         raise ConfigError(
-            f"key 'runtime.keep_hidden_states': {adapter.title} with this configuration changes "
+            f"key 'runtime.keep_hidden_states': {lowest.title} with this configuration changes "
             "what the first layer computes, so that no hidden states stay as they are while it is "
             "trained. Adapt upper layers only, where the method has them to choose "
             "(method.layers=last:2), or leave the key out."

@@ -1,70 +1,31 @@
-"""The one training loop."""
+"""The one training loop: any number of adapters on one backbone, each trained as it is alone.
+
+In an optimizer step the examples of all trainings are laid out together, a row carrying one
+adapter. Nothing but the frozen backbone is shared, so a row's gradients go to its own adapter, and
+every training has its own loss, clipping, optimizer, schedule, evaluations, log and checkpoints.
+What is gained: where the steps of one training are too small to fill the device, those of several
+together take little longer than one.
+"""
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
 
-from polyprefix.config import ConfigError, RunError, RuntimeConfig, TrainConfig, digest
-from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
-from polyprefix.methods.storage import WEIGHTS
-from polyprefix.models.batching import Text, groups, lay_out
+from polyprefix.config import ConfigError, PolyprefixError, RuntimeConfig, TrainConfig, Unwritable
+from polyprefix.methods import AdaptedModel
+from polyprefix.models.batching import Text, lay_out
 from polyprefix.models.hidden_states import HiddenStates
-from polyprefix.results import Progress, Silent, read_jsonl, write_jsonl
-from polyprefix.training.batches import batches_from, most_of
-from polyprefix.training.checkpoint import load_checkpoint, save_checkpoint
+from polyprefix.results import Progress, Silent
 from polyprefix.training.interrupt import held_back
+from polyprefix.training.job import DevScore, Job, Trained, Training, TrainingExample
 from polyprefix.training.keeping import keep_hidden_states
-from polyprefix.training.schedule import factor
-
-DEFAULT_STEPS = 600
-
-DevScore = tuple[float, float]
-"""Score on the dev split, higher is better, and what breaks a tie."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingExample:
-    """``prompt`` token ids without soft tokens; the loss is taken on those of the ``answer``."""
-
-    prompt: list[int]
-    answer: list[int]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training amounted to. ``best_dev``: score of the adapter that was kept.
-    ``best_tie_break``: what decides among equal ones."""
-
-    steps: int
-    seconds: float
-    best_step: int
-    best_dev: float
-    best_tie_break: float
-
-
-def num_steps(config: TrainConfig, examples: int) -> int:
-    """Optimizer steps of a training."""
-    if config.epochs is not None:
-        return math.ceil(config.epochs * math.ceil(examples / config.batch_size))
-    return config.steps or DEFAULT_STEPS
-
-
-def peak_learning_rate(config: TrainConfig, method: MethodConfig, hidden_size: int) -> float:
-    """The configuration's learning rate, or the method's default for a backbone of that width."""
-    default = method_of(method).default_learning_rate(method, hidden_size)
-    return config.learning_rate or default
 
 
 def train(
@@ -86,113 +47,129 @@ def train(
 
     Args:
         model: with an adapter attached and in use.
-        examples: the source language's training examples.
-        config: see :class:`TrainConfig`.
-        folder: receives ``log.jsonl``, ``checkpoints/`` and ``adapter/``, the best so far. If it
-            holds a checkpoint, the training goes on from there and ends as if never interrupted.
-        evaluate: scores the model on the source language's dev split.
-        seed: of the order of examples and of dropout.
+        examples, config, folder, evaluate, seed: see :class:`Job`.
 
     Raises:
         RunError: the loss or the gradient became infinite or NaN; the last good checkpoint and the
             best adapter stay in ``folder``.
     """
+    name = model.active
+    if name is None:
+        raise ConfigError("no adapter is in use")
+    job = Job(name, examples, config, folder, evaluate, seed)
+    [result] = train_together(model, [job], runtime=runtime, progress=progress)
+    if isinstance(result, PolyprefixError):
+        raise result
+    return result
+
+
+def train_together(
+    model: AdaptedModel,
+    jobs: Sequence[Job],
+    *,
+    runtime: RuntimeConfig | None = None,
+    progress: Progress | None = None,
+) -> list[Trained | PolyprefixError]:
+    """Train several adapters of a model at once, each as :func:`train` would by itself.
+
+    A training that has done its steps, or fails, leaves; the others go on. Results are those of
+    each alone but for how sums are rounded, and, where a backbone or LoRA has dropout, for the
+    elements that it falls on.
+
+    Args:
+        model: with the adapters attached.
+        jobs: at most one an adapter, all of one ``mixed_precision``.
+        runtime: for all of them together: a micro-batch has rows of any.
+        progress: shown the steps of all.
+
+    Returns:
+        For each job what it amounted to, or why it failed.
+
+    Raises:
+        ConfigError: the jobs' precisions differ.
+        Unwritable: the disk is full, or a folder cannot be written to.
+    """
     runtime = runtime or RuntimeConfig()
     progress = progress or Silent()
-    adapter = model.adapter()
-    parameters = adapter.trainable()
-    if not parameters:
-        raise RunError(f"method {adapter.method!r} has nothing to train")
-    if not examples:
-        raise RunError("there are no training examples")
-    peak = peak_learning_rate(config, adapter.config, model.backbone.hidden_size)
-    steps = num_steps(config, len(examples))
-    evaluate_every = config.evaluate_every or max(1, steps // 10)
-    checkpoint_every = runtime.checkpoint_every or evaluate_every
-
-    if config.mixed_precision == "fp16" and model.backbone.device.type != "cuda":
-        raise ConfigError("train.mixed_precision=fp16 needs a CUDA device; bf16 works on a CPU")
-    texts = [_text(model, example) for example in examples]
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=peak, betas=config.betas, weight_decay=config.weight_decay
-    )
-    torch.manual_seed(seed)
-    training = _identity(adapter, examples, config, peak, seed)
-    state = load_checkpoint(folder / "checkpoints", training, parameters, optimizer)
-    accelerator = _accelerator(config, model)
-    if accelerator.scaler is not None and state.scaler:
-        accelerator.scaler.load_state_dict(state.scaler)
-    passes = steps * config.batch_size / len(examples)
-    kept: HiddenStates | None = None
-    with accelerator.autocast():
-        if state.step < steps:
-            kept = keep_hidden_states(model, texts, passes, runtime, folder, progress)
-    prepared: Any = accelerator.prepare_model(model)
-    optimizer = accelerator.prepare_optimizer(optimizer)
-    model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
-    lengths = [len(text.ids) for text in texts]
-    # of the examples alone, without soft tokens: the order is the same for every method
-    together = groups([example.prompt for example in examples], most_of(config.batch_size))
-    order = batches_from(lengths, together, config.batch_size, seed, state.step)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    log = _reopen_log(folder / "log.jsonl", state.step)
-    progress.start(f"training {adapter.title}", steps, done=state.step)
-    started = time.perf_counter() - state.seconds
-    model.train()
+    if len({job.config.mixed_precision for job in jobs}) > 1:
+        raise ConfigError("key 'train.mixed_precision': trainings of one loop have the same")
+    _reset_accelerate(model)
+    in_use = model.active
+    begun = [_begin(model, job, runtime) for job in jobs]
+    trainings = [training for training in begun if isinstance(training, Training)]
     try:
-        while state.step < steps:
+        _train(model, trainings, runtime, progress)
+    finally:
+        for training in trainings:
+            training.close()
+        model.use(in_use)
+    return [
+        training if isinstance(training, PolyprefixError) else training.error or training.result()
+        for training in begun
+    ]
+
+
+def _begin(model: AdaptedModel, job: Job, runtime: RuntimeConfig) -> Training | PolyprefixError:
+    try:
+        return Training(model, job, runtime)
+    except Unwritable:
+        raise
+    except PolyprefixError as error:
+        return error
+
+
+def _train(
+    model: AdaptedModel,
+    trainings: Sequence[Training],
+    runtime: RuntimeConfig,
+    progress: Progress,
+) -> None:
+    """Do all steps; a training that fails has its ``error``."""
+    left = [training for training in trainings if not training.done]
+    if not left:
+        return
+    accelerator = left[0].accelerator
+    model.use(left[0].job.adapter)
+    with accelerator.autocast():
+        kept = _keep(model, left, runtime, progress)
+    prepared: Any = accelerator.prepare_model(model)
+    model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
+    what = left[0].adapter.title if len(trainings) == 1 else f"{len(trainings)} adapters"
+    steps, done = sum(t.steps for t in trainings), sum(t.state.step for t in trainings)
+    progress.start(f"training {what}", steps, done=done)
+    model.train()
+    changed = True
+    try:
+        while left:
+            if changed:  # who is left, or which adapter is in use
+                model.use(left[0].job.adapter)
+                model.trained([training.job.adapter for training in left])
             with held_back() as interrupt:
-                rate = peak * factor(config.schedule, state.step, steps, config.warmup)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                chosen = next(order)
-                loss = _accumulate(
-                    accelerator,
-                    prepared,
-                    model,
-                    [texts[i] for i in chosen],
-                    [examples[i].answer for i in chosen],
-                    runtime.micro_batch_tokens,
-                    kept,
-                )
-                norm = float(accelerator.clip_grad_norm_(parameters.values(), config.max_grad_norm))
-                # fp16's loss scaling finds its scale by overflowing, and leaves those steps out
-                overflows = config.mixed_precision == "fp16"
-                if not (math.isfinite(loss) and (overflows or math.isfinite(norm))):
-                    raise RunError(_diverged(loss, norm, state.step + 1, folder))
-                optimizer.step()
-                optimizer.zero_grad()
-                state.step += 1
-                state.seconds = time.perf_counter() - started
-                entry = {
-                    "step": state.step,
-                    "loss": loss,
-                    "learning_rate": rate,
-                    "gradient_norm": norm if math.isfinite(norm) else None,
-                    "tokens": sum(lengths[i] for i in chosen),
-                    "seconds": round(state.seconds, 3),
-                }
-                last = state.step == steps
-                if state.step % evaluate_every == 0 or last:
-                    score = evaluate()
-                    entry |= {"dev_score": score[0], "dev_tie_break": score[1]}
-                    if score > state.best:
-                        state.best, state.best_step = score, state.step
-                        save_adapter(adapter, folder / "adapter")
-                log.write(json.dumps(entry) + "\n")
-                if state.step % checkpoint_every == 0 or last or interrupt.requested:
-                    log.flush()
-                    if accelerator.scaler is not None:
-                        state.scaler = accelerator.scaler.state_dict()
-                    state.seconds = time.perf_counter() - started
-                    save_checkpoint(folder / "checkpoints", training, state, parameters, optimizer)
+                started = time.perf_counter()
+                for training in left:
+                    training.draw()
+                losses = _accumulate(prepared, model, left, runtime.micro_batch_tokens, kept)
+                per_token = (time.perf_counter() - started) / sum(t.tokens for t in left)
+                changed = False
+                for training, loss in zip(left, losses, strict=True):
+                    try:
+                        changed |= training.update(loss, per_token * training.tokens)
+                    except Unwritable:
+                        raise
+                    except PolyprefixError as error:
+                        training.error = error
+                        if len(trainings) > 1:
+                            progress.say(f"{training.job.folder}: {error}")
+                stepped = [training for training in left if training.error is None]
+                for training in stepped:
+                    training.save(now=interrupt.requested)
             if interrupt.requested:
                 raise KeyboardInterrupt
-            dev = "" if state.best_step < 0 else f" dev {state.best[0]:.3f}"
-            progress.advance(1, f"loss {loss:.3f}{dev}")
+            progress.advance(len(stepped), _note(stepped))
+            remaining = [training for training in stepped if not training.done]
+            changed |= len(remaining) < len(left)
+            left = remaining
     finally:
-        log.close()
         progress.finish()
         if kept is not None:
             kept.close()
@@ -201,109 +178,84 @@ def train(
         accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
         model.eval()
         model.backbone.gradient_checkpointing(False)
-    _restore_best(model, folder)
-    return Trained(steps, state.seconds, state.best_step, *state.best)
 
 
-def _identity(
-    adapter: Adapter,
-    examples: Sequence[TrainingExample],
-    config: TrainConfig,
-    peak: float,
-    seed: int,
-) -> str:
-    """What a checkpoint must belong to, to go on from it."""
-    return digest(
-        {
-            "method": [adapter.method, adapter.config.model_dump(mode="json")],
-            "train": config.model_dump(mode="json"),
-            "learning_rate": peak,
-            "seed": seed,
-            "examples": [[example.prompt, example.answer] for example in examples],
-        }
-    )
-
-
-def _text(model: AdaptedModel, example: TrainingExample) -> Text:
-    """The answer's tokens are predicted one place before where they stand; the last is no input."""
-    prompt = model.wrap(example.prompt)
-    places = range(len(prompt) - 1, len(prompt) - 1 + len(example.answer))
-    return Text([*prompt, *example.answer[:-1]], places)
-
-
-def _accelerator(config: TrainConfig, model: AdaptedModel) -> Accelerator:
+def _reset_accelerate(model: AdaptedModel) -> None:
     # accelerate keeps one state a process: the device and precision of the first training. Those of
     # one process may differ in both, and the backbone is already where it is to be.
     AcceleratorState._reset_state(reset_partial_state=True)
     device = model.backbone.device
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return Accelerator(
-        mixed_precision=config.mixed_precision,
-        cpu=device.type == "cpu",
-        device_placement=False,
+
+
+def _keep(
+    model: AdaptedModel, trainings: Sequence[Training], runtime: RuntimeConfig, progress: Progress
+) -> HiddenStates | None:
+    """Hidden states below the lowest layer that any of the trainings adapts."""
+    texts = {tuple(text.ids): text for training in trainings for text in training.texts}
+    drawn = sum(training.steps * training.job.config.batch_size for training in trainings)
+    return keep_hidden_states(
+        model,
+        [training.adapter for training in trainings],
+        list(texts.values()),
+        drawn / len(texts),
+        runtime,
+        trainings[0].job.folder,
+        progress,
     )
 
 
 def _accumulate(
-    accelerator: Accelerator,
     prepared: Any,
     model: AdaptedModel,
-    texts: Sequence[Text],
-    answers: Sequence[list[int]],
+    trainings: Sequence[Training],
     budget: int,
     kept: HiddenStates | None,
-) -> float:
-    """Add up the gradients of one optimizer step; the mean loss of its tokens."""
-    tokens = sum(map(len, answers))
-    total = 0.0
-    for batch in lay_out(texts, budget, model.pad_id, model.backbone.device):
-        targets = torch.tensor([t for i in batch.texts for t in answers[i]])
+) -> list[float]:
+    """Add up the gradients of one optimizer step of each training; the mean losses of its tokens.
+
+    The sum of the losses has, for each adapter's parameters, the gradient of its own loss."""
+    device = model.backbone.device
+    texts: list[Text] = []
+    answers: list[list[int]] = []
+    owners: list[int] = []
+    for number, training in enumerate(trainings):
+        texts += [training.texts[i] for i in training.chosen]
+        answers += [training.job.examples[i].answer for i in training.chosen]
+        owners += [number] * len(training.chosen)
+    counts = torch.zeros(len(trainings))
+    counts.index_add_(0, torch.tensor(owners), torch.tensor([float(len(a)) for a in answers]))
+    counts = counts.to(device)
+    total = torch.zeros_like(counts)
+    for batch in lay_out(texts, budget, model.pad_id, device):
+        targets = torch.tensor([token for i in batch.texts for token in answers[i]])
+        of = torch.tensor([owners[i] for i in batch.texts for _ in answers[i]])
         logits = prepared(
             batch.input_ids,
             position_ids=batch.position_ids,
             until=batch.until,
+            adapters=batch.adapters,
             keep=batch.keep,
             entering=None if kept is None else kept.entering(texts, batch),
         ).logits
-        loss = F.cross_entropy(logits.float(), targets.to(logits.device), reduction="sum") / tokens
-        accelerator.backward(loss)
-        total += float(loss.detach())
-    return total
+        of_tokens = F.cross_entropy(logits.float(), targets.to(device), reduction="none")
+        losses = torch.zeros_like(counts).index_add(0, of.to(device), of_tokens) / counts
+        pairs = zip(trainings, losses.unbind(), strict=True)
+        torch.autograd.backward([training.scaled(loss) for training, loss in pairs])
+        total += losses.detach()
+    return [float(loss) for loss in total.tolist()]
 
 
-def _reopen_log(path: Path, step: int) -> TextIO:
-    """The log with the lines up to ``step``: what a killed run wrote beyond its last checkpoint is
-    done again."""
-    kept: list[dict[str, Any]] = []
-    if path.is_file() and step > 0:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        # a kill may have cut the last line in two
-        whole = [line for line in lines if line.endswith("}")]
-        kept = [entry for entry in map(json.loads, whole) if entry["step"] <= step]
-    write_jsonl(path, kept)
-    return path.open("a", encoding="utf-8")
+def _note(trainings: Sequence[Training]) -> str:
+    """Losses of this step and best dev scores so far."""
+    losses = _range([training.loss for training in trainings])
+    scores = _range([best for training in trainings if (best := training.best) is not None])
+    return f"loss {losses}" * bool(losses) + f" dev {scores}" * bool(scores)
 
 
-def _diverged(loss: float, norm: float, step: int, folder: Path) -> str:
-    stands = sorted((folder / "checkpoints").glob("[0-9]*"))
-    kept = (
-        f"The last good checkpoint, of step {int(stands[-1].name)}, is"
-        if stands
-        else ("No checkpoint had been written; the log is")
-    )
-    return (
-        f"training stopped at step {step}: the loss is {loss}, the gradient's norm {norm}. "
-        f"{kept} in {folder}. A lower train.learning_rate, a longer train.warmup or "
-        "train.mixed_precision=no may help."
-    )
-
-
-def _restore_best(model: AdaptedModel, folder: Path) -> None:
-    tensors = load_file(folder / "adapter" / WEIGHTS, device=str(model.backbone.device))
-    model.adapter().load_state(tensors)
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The entries of a run's ``log.jsonl``."""
-    return read_jsonl(folder / "log.jsonl")
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    least, most = f"{min(values):.3f}", f"{max(values):.3f}"
+    return least if least == most else f"{least} to {most}"

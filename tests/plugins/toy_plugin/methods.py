@@ -44,7 +44,7 @@ class ValueShift(Adapter):
                 if call.rows is None:
                     return output + shift if call.adapter == self.index else output
                 carries = (call.rows == self.index).view(-1, *[1] * (output.dim() - 1))
-                return output + carries * shift
+                return torch.where(carries, output + shift, output)
 
             self.hooks.append(module.register_forward_hook(hook))
 

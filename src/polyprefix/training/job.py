@@ -1,0 +1,312 @@
+"""One training: what it is, and where it stands among those that go on with it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from polyprefix.config import (
+    ConfigError,
+    PolyprefixError,
+    RunError,
+    RuntimeConfig,
+    TrainConfig,
+    digest,
+)
+from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
+from polyprefix.methods.storage import WEIGHTS
+from polyprefix.models.batching import Text, groups
+from polyprefix.results import read_jsonl, write_jsonl
+from polyprefix.training.batches import batches_from, most_of
+from polyprefix.training.checkpoint import load_checkpoint, save_checkpoint
+from polyprefix.training.schedule import factor
+
+DEFAULT_STEPS = 600
+
+DevScore = tuple[float, float]
+"""Score on the dev split, higher is better, and what breaks a tie."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingExample:
+    """``prompt`` token ids without soft tokens; the loss is taken on those of the ``answer``."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that is to be done.
+
+    Attributes:
+        adapter: name of the adapter on the model.
+        examples: the source language's training examples.
+        config: see :class:`TrainConfig`.
+        folder: receives ``log.jsonl``, ``checkpoints/`` and ``adapter/``, the best so far. If it
+            holds a checkpoint, the training goes on from there and ends as if never interrupted.
+        evaluate: scores the model on the source language's dev split, under the adapter in use.
+        seed: of the order of examples and of dropout.
+    """
+
+    adapter: str
+    examples: Sequence[TrainingExample]
+    config: TrainConfig
+    folder: Path
+    evaluate: Callable[[], DevScore]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training amounted to.
+
+    ``seconds``: of trainings that went on together each has its share of what they did together,
+    by tokens. ``best_dev``: score of the adapter that was kept. ``best_tie_break``: what decides
+    among equal ones.
+    """
+
+    steps: int
+    seconds: float
+    best_step: int
+    best_dev: float
+    best_tie_break: float
+
+
+def num_steps(config: TrainConfig, examples: int) -> int:
+    """Optimizer steps of a training."""
+    if config.epochs is not None:
+        return math.ceil(config.epochs * math.ceil(examples / config.batch_size))
+    return config.steps or DEFAULT_STEPS
+
+
+def peak_learning_rate(config: TrainConfig, method: MethodConfig, hidden_size: int) -> float:
+    """The configuration's learning rate, or the method's default for a backbone of that width."""
+    default = method_of(method).default_learning_rate(method, hidden_size)
+    return config.learning_rate or default
+
+
+class Training:
+    """A job under way: everything of it but the forward and the backward pass.
+
+    Attributes:
+        chosen: indices of the examples of the optimizer step that is being done.
+        loss: of the last one.
+        error: why it ended before its time.
+
+    Raises:
+        RunError: there is nothing to train or to train on, or the checkpoint cannot be used.
+        ConfigError: the precision is not for this device.
+    """
+
+    def __init__(self, model: AdaptedModel, job: Job, runtime: RuntimeConfig) -> None:
+        self.model, self.job, config = model, job, job.config
+        self.adapter = adapter = model.adapter(job.adapter)
+        self.parameters = adapter.trainable()
+        if not self.parameters:
+            raise RunError(f"method {adapter.method!r} has nothing to train")
+        if not job.examples:
+            raise RunError("there are no training examples")
+        if config.mixed_precision == "fp16" and model.backbone.device.type != "cuda":
+            raise ConfigError("train.mixed_precision=fp16 needs a CUDA device; bf16 works on a CPU")
+        self.peak = peak_learning_rate(config, adapter.config, model.backbone.hidden_size)
+        self.steps = num_steps(config, len(job.examples))
+        self._evaluate_every = config.evaluate_every or max(1, self.steps // 10)
+        self._checkpoint_every = runtime.checkpoint_every or self._evaluate_every
+        self.texts = [_text(model, example, job.adapter) for example in job.examples]
+        self._lengths = [len(text.ids) for text in self.texts]
+        optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=self.peak,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        torch.manual_seed(job.seed)
+        self._identity = _identity(adapter, job, self.peak)
+        self.state = load_checkpoint(
+            job.folder / "checkpoints", self._identity, self.parameters, optimizer
+        )
+        # One each: what fp16 scales a loss by, and which steps it leaves out, is a training's own.
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            cpu=model.backbone.device.type == "cpu",
+            device_placement=False,
+        )
+        if self.accelerator.scaler is not None and self.state.scaler:
+            self.accelerator.scaler.load_state_dict(self.state.scaler)
+        self._optimizer = self.accelerator.prepare_optimizer(optimizer)
+        # of the examples alone, without soft tokens: the order is the same for every method
+        together = groups([e.prompt for e in job.examples], most_of(config.batch_size))
+        self._order = batches_from(
+            self._lengths, together, config.batch_size, job.seed, self.state.step
+        )
+        job.folder.mkdir(parents=True, exist_ok=True)
+        self._log = _reopen_log(job.folder / "log.jsonl", self.state.step)
+        self.chosen: list[int] = []
+        self.loss = 0.0
+        self.error: PolyprefixError | None = None
+
+    @property
+    def done(self) -> bool:
+        """All steps are."""
+        return self.state.step >= self.steps
+
+    @property
+    def tokens(self) -> int:
+        """Of the examples of this step."""
+        return sum(self._lengths[i] for i in self.chosen)
+
+    @property
+    def best(self) -> float | None:
+        """The best dev score so far."""
+        return None if self.state.best_step < 0 else self.state.best[0]
+
+    def draw(self) -> None:
+        """Choose the examples of the next optimizer step."""
+        self.chosen = next(self._order)
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """What gradients are taken of: fp16 scales the loss."""
+        scaler = self.accelerator.scaler
+        return loss if scaler is None else scaler.scale(loss)
+
+    def update(self, loss: float, seconds: float) -> bool:
+        """Do the optimizer step, now that its gradients are there, and the dev evaluation that may
+        be due after it.
+
+        Args:
+            loss: of the step.
+            seconds: that its gradients took.
+
+        Returns:
+            Whether there was an evaluation; the model then uses this adapter.
+
+        Raises:
+            RunError: loss or gradient is infinite or NaN, or the evaluation is.
+        """
+        started = time.perf_counter() - seconds - self.state.seconds
+        state, config = self.state, self.job.config
+        rate = self.peak * factor(config.schedule, state.step, self.steps, config.warmup)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        norm = float(
+            self.accelerator.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
+        )
+        # fp16's loss scaling finds its scale by overflowing, and leaves those steps out
+        overflows = config.mixed_precision == "fp16"
+        if not (math.isfinite(loss) and (overflows or math.isfinite(norm))):
+            raise RunError(_diverged(loss, norm, state.step + 1, self.job.folder))
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self.loss = loss
+        state.step += 1
+        state.seconds = time.perf_counter() - started
+        entry = {
+            "step": state.step,
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": norm if math.isfinite(norm) else None,
+            "tokens": self.tokens,
+            "seconds": round(state.seconds, 3),
+        }
+        due = self._due(self._evaluate_every)
+        if due:
+            self.model.use(self.job.adapter)
+            score = self.job.evaluate()
+            entry |= {"dev_score": score[0], "dev_tie_break": score[1]}
+            if score > state.best:
+                state.best, state.best_step = score, state.step
+                save_adapter(self.adapter, self.job.folder / "adapter")
+        self._log.write(json.dumps(entry) + "\n")
+        state.seconds = time.perf_counter() - started
+        return due
+
+    def save(self, *, now: bool = False) -> None:
+        """Write a checkpoint if one is due, or ``now``."""
+        if not (now or self._due(self._checkpoint_every)):
+            return
+        self._log.flush()
+        if self.accelerator.scaler is not None:
+            self.state.scaler = self.accelerator.scaler.state_dict()
+        save_checkpoint(
+            self.job.folder / "checkpoints",
+            self._identity,
+            self.state,
+            self.parameters,
+            self._optimizer,
+        )
+
+    def _due(self, every: int) -> bool:
+        return self.state.step % every == 0 or self.done
+
+    def close(self) -> None:
+        """No more steps follow."""
+        self._log.close()
+        self._optimizer.zero_grad()
+
+    def result(self) -> Trained:
+        """Leave the adapter as it was at its best dev evaluation."""
+        device = str(self.model.backbone.device)
+        self.adapter.load_state(load_file(self.job.folder / "adapter" / WEIGHTS, device=device))
+        return Trained(self.steps, self.state.seconds, self.state.best_step, *self.state.best)
+
+
+def _identity(adapter: Adapter, job: Job, peak: float) -> str:
+    """What a checkpoint must belong to, to go on from it."""
+    return digest(
+        {
+            "method": [adapter.method, adapter.config.model_dump(mode="json")],
+            "train": job.config.model_dump(mode="json"),
+            "learning_rate": peak,
+            "seed": job.seed,
+            "examples": [[example.prompt, example.answer] for example in job.examples],
+        }
+    )
+
+
+def _text(model: AdaptedModel, example: TrainingExample, adapter: str) -> Text:
+    """The answer's tokens are predicted one place before where they stand; the last is no input."""
+    prompt = model.wrap(example.prompt, adapter)
+    places = range(len(prompt) - 1, len(prompt) - 1 + len(example.answer))
+    return Text([*prompt, *example.answer[:-1]], places, adapter)
+
+
+def _reopen_log(path: Path, step: int) -> TextIO:
+    """The log with the lines up to ``step``: what a killed run wrote beyond its last checkpoint is
+    done again."""
+    kept: list[dict[str, Any]] = []
+    if path.is_file() and step > 0:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        # a kill may have cut the last line in two
+        whole = [line for line in lines if line.endswith("}")]
+        kept = [entry for entry in map(json.loads, whole) if entry["step"] <= step]
+    write_jsonl(path, kept)
+    return path.open("a", encoding="utf-8")
+
+
+def _diverged(loss: float, norm: float, step: int, folder: Path) -> str:
+    stands = sorted((folder / "checkpoints").glob("[0-9]*"))
+    kept = (
+        f"The last good checkpoint, of step {int(stands[-1].name)}, is"
+        if stands
+        else ("No checkpoint had been written; the log is")
+    )
+    return (
+        f"training stopped at step {step}: the loss is {loss}, the gradient's norm {norm}. "
+        f"{kept} in {folder}. A lower train.learning_rate, a longer train.warmup or "
+        "train.mixed_precision=no may help."
+    )
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The entries of a run's ``log.jsonl``."""
+    return read_jsonl(folder / "log.jsonl")

@@ -56,7 +56,9 @@ def keep(
     progress: Recorder | None = None,
 ) -> HiddenStates | None:
     runtime = RuntimeConfig.read({"keep_hidden_states": where})
-    return keep_hidden_states(model, TEXTS, passes, runtime, folder, progress or Recorder())
+    return keep_hidden_states(
+        model, [model.adapter()], TEXTS, passes, runtime, folder, progress or Recorder()
+    )
 
 
 @pytest.mark.parametrize("method", ["prefix_tuning", "llama_adapter", "lora", "bottleneck"])
@@ -131,7 +133,7 @@ def test_a_training_that_cannot_keep_them_says_so_before_it_begins(
             tmp_path,
             runtime={"keep_hidden_states": "memory"},
         )
-    assert not list(tmp_path.iterdir())
+    assert not read_log(tmp_path)
 
 
 def test_the_size_is_shown_first(

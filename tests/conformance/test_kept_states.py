@@ -47,7 +47,7 @@ def keep(
     model: AdaptedModel, texts: list[Text], folder: Path, where: str = "memory", passes: float = 9
 ) -> HiddenStates | None:
     runtime = RuntimeConfig.read({"keep_hidden_states": where, "evaluation_batch_tokens": 60})
-    return keep_hidden_states(model, texts, passes, runtime, folder, Silent())
+    return keep_hidden_states(model, [model.adapter()], texts, passes, runtime, folder, Silent())
 
 
 def loss_and_gradients(

@@ -45,7 +45,7 @@ class LlamaAdapterConfig(MethodConfig):
     length: Annotated[int, Field(gt=0)] = 10
     layers: Layers = "all"
     gate: Literal["head", "layer"] = "head"
-    initialization: Literal["random", "activations"] = "activations"
+    initialization: Literal["random", "activations"] = "random"
     init_text: str | None = None
     init_std: Annotated[float, Field(gt=0)] | None = None
 

@@ -80,7 +80,7 @@ class LlamaAdapter(PrefixedLayers):
     paper = "Zhang et al. 2023, arXiv 2303.16199"
     Config = LlamaAdapterConfig
     peft_type = "ADAPTION_PROMPT"
-    conformance = ({"gate": "layer", "layers": "last:1", "initialization": "random"},)
+    conformance = ({"gate": "layer", "layers": "last:1", "initialization": "activations"},)
     config: LlamaAdapterConfig
 
     def __init__(self, backbone: Backbone, config: LlamaAdapterConfig, setting: Setting) -> None:

@@ -138,7 +138,7 @@ def compare(fitting: Fitting, lm: HFLM, language: str, file: str, tokens: int) -
             equal += text == row["prediction"]
             scores = score_answer(task.metrics, text, example.answers, language)
             right += scores[task.headline] or 0.0
-        else:
+        elif isinstance(task, ChoiceTask):
             values = [value for value, _ in answer]
             differences += [abs(a - b) for a, b in zip(values, row["logprobs"], strict=True)]
             best = values.index(max(values))

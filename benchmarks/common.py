@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +32,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from polyprefix.methods import AdaptedModel, save_adapter
+from benchmarks.goals import with_goals
+from benchmarks.wording import MEMORY, named, said, short
+from polyprefix.methods import AdaptedModel, Adapter, save_adapter
 from polyprefix.models import PACKAGED
 from polyprefix.results import machine, package_versions, source_commit, write_json
 
@@ -39,8 +42,13 @@ transformers_logging.disable_progress_bar()
 warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # of PEFT
 
 METHODS: dict[str, dict[str, Any]] = {
-    "prefix_tuning": {"length": 20, "initialization": "random", "positions": "peft"},
-    "llama_adapter": {"length": 10, "initialization": "random", "gate": "layer"},
+    "prefix_tuning": {
+        "length": 20,
+        "layers": "all",
+        "initialization": "random",
+        "positions": "peft",
+    },
+    "llama_adapter": {"length": 10, "layers": "all", "initialization": "random", "gate": "layer"},
     "soft_prompt": {"length": 20, "position": "start"},
     "lora": {"rank": 4},
 }
@@ -56,9 +64,25 @@ NOISE = 0.1
 adapters change nothing, and one that a side forgot would not be noticed."""
 
 
+LOGITS = 2 << 30
+"""Bytes of the peer's logits beyond which a batch size is not tried: it holds several such tensors
+at a time."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Keeps what was given, as ``options.given``, for the report to say how it was made."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        options = super().parse_args(args, namespace)
+        options.given = list(sys.argv[1:] if args is None else args)
+        return options
+
+
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes."""
-    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser = Parser(description=(description or "").partition("\n")[0])
     add = parser.add_argument
     add("--data", type=Path, required=True, help="see the text at the top of this script")
     add("--model", help="a name or a folder; by default a random Llama of the sizes that follow")
@@ -151,12 +175,17 @@ def attach(
     if length is not None and "length" in values:
         values["length"] = length
     adapter = model.attach({"name": method, **values}, seed=seed)
+    add_noise(adapter, seed)
+    if reason := save_adapter(adapter, folder):
+        raise SystemExit(f"{method}: there is no peer to compare with: {reason}")
+
+
+def add_noise(adapter: Adapter, seed: int) -> None:
+    """Move all parameters of an adapter by :data:`NOISE`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in adapter.trainable().values():
             value.add_(NOISE * torch.randn(value.shape, generator=generator).to(value.device))
-    if reason := save_adapter(adapter, folder):
-        raise SystemExit(f"{method}: there is no peer to compare with: {reason}")
 
 
 # Timing ------------------------------------------------------------------------------------------
@@ -173,50 +202,86 @@ def seconds(work: Work, device: str = "cpu") -> float:
     return time.perf_counter() - started
 
 
-def alternate(ours: Work, theirs: Work, rounds: int, device: str) -> tuple[list[float], ...]:
-    """Seconds of both sides, measured in turn; who is first changes from round to round, so that
-    a machine that slows down does not favour a side."""
-    found: tuple[list[float], list[float]] = ([], [])
+def in_turn(works: Sequence[Work], rounds: int, device: str) -> list[list[float]]:
+    """Seconds of each piece of work in every round. All are measured in each round, and the order
+    turns from round to round, so that a machine that slows down does not favour any."""
+    found: list[list[float]] = [[] for _ in works]
     for number in range(rounds):
-        order = ((0, ours), (1, theirs)) if number % 2 == 0 else ((1, theirs), (0, ours))
-        for side, work in order:
-            found[side].append(seconds(work, device))
+        order = range(len(works)) if number % 2 == 0 else reversed(range(len(works)))
+        for place in order:
+            found[place].append(seconds(works[place], device))
     return found
+
+
+def alternate(ours: Work, theirs: Work, rounds: int, device: str) -> tuple[list[float], ...]:
+    """:func:`in_turn` of two sides."""
+    return tuple(in_turn((ours, theirs), rounds, device))
+
+
+def affordable(batches: Sequence[int], vocabulary: int, tokens: int) -> list[int]:
+    """Batch sizes whose logits at all of ``tokens`` positions a row fit :data:`LOGITS`; 1 if none
+    does."""
+    return [size for size in batches if 4 * vocabulary * tokens * size <= LOGITS] or [1]
 
 
 def fastest(candidates: Sequence[int], work: Callable[[int], object], device: str) -> int:
     """The setting that a side is fastest with. Settings that follow one that took a third longer
-    than the best are not tried: they stand in order of size. The side has worked before: first
-    calls are slow for other reasons."""
-    best, taken = candidates[0], float("inf")
+    than the best are not tried: they stand in order of size. What one measurement decides is
+    measured again, so that a disturbance does not cost a side its best setting. The side has worked
+    before: first calls are slow for other reasons."""
     if len(candidates) == 1:
-        return best
+        return candidates[0]
+
+    def once(candidate: int) -> float:
+        return seconds(partial(work, candidate), device)
+
+    taken: dict[int, float] = {}
     for candidate in candidates:
-        now = seconds(partial(work, candidate), device)
-        if now < taken:
-            best, taken = candidate, now
-        elif now > taken * 4 / 3:
-            break
-    return best
+        best = min(taken.values(), default=float("inf"))
+        taken[candidate] = once(candidate)
+        if taken[candidate] > best * 4 / 3:
+            taken[candidate] = min(taken[candidate], once(candidate))
+            if taken[candidate] > best * 4 / 3:
+                break
+    best = min(taken.values())
+    near = [candidate for candidate, time in taken.items() if time <= best * 1.15]
+    if len(near) > 1:
+        taken |= {candidate: min(taken[candidate], once(candidate)) for candidate in near}
+    return min(near, key=lambda candidate: taken[candidate])
 
 
 # Report ------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Result:
-    """One line of a benchmark.
+class Comparison:
+    """One line of a benchmark, ready to be timed.
 
     Attributes:
-        case: what was measured, in words: method, task, vocabulary.
+        case: what is measured, in words: method, task, vocabulary.
         peer: whom against.
-        work: examples (or what ``unit`` says) of one measurement.
-        ours: seconds of each measurement.
-        theirs: of the peer.
+        work: examples of one measurement.
+        ours: what is timed on our side.
+        theirs: on the peer's.
         agrees: whether both sides computed the same.
-        agreement: by how much they differ, and how much they may.
+        agreement: by how much they differ.
         more: settings and further figures.
     """
+
+    case: dict[str, Any]
+    peer: str
+    work: int
+    ours: Work
+    theirs: Work
+    agrees: bool
+    agreement: dict[str, Any]
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """A line that was timed: as in :class:`Comparison`, but ``ours`` and ``theirs`` are the seconds
+    of each round."""
 
     case: dict[str, Any]
     peer: str
@@ -226,7 +291,6 @@ class Result:
     agrees: bool
     agreement: dict[str, Any]
     more: dict[str, Any] = field(default_factory=dict)
-    unit: str = "examples"
 
     @property
     def ratios(self) -> list[float]:
@@ -235,6 +299,8 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         ratios = sorted(self.ratios)
+        memory = self.more.get(MEMORY, {})
+        both = memory.keys() >= {"ours", "theirs"}
         return {
             **asdict(self),
             "ratio": statistics.median(ratios),
@@ -242,7 +308,27 @@ class Result:
             "ratio_max": ratios[-1],
             "ours_per_second": self.work / statistics.median(self.ours),
             "theirs_per_second": self.work / statistics.median(self.theirs),
+            "memory_ratio": memory["ours"] / memory["theirs"] if both else None,
         }
+
+
+def timed(comparisons: Sequence[Comparison], options: argparse.Namespace) -> list[Result]:
+    """Measure lines, all in turn in every round."""
+    works = [work for each in comparisons for work in (each.ours, each.theirs)]
+    times = in_turn(works, options.rounds, options.device)
+    return [
+        Result(
+            case=each.case,
+            peer=each.peer,
+            work=each.work,
+            ours=ours,
+            theirs=theirs,
+            agrees=each.agrees,
+            agreement=each.agreement,
+            more=each.more,
+        )
+        for each, ours, theirs in zip(comparisons, times[::2], times[1::2], strict=True)
+    ]
 
 
 def processor() -> str:
@@ -260,10 +346,9 @@ def surroundings(device: str) -> dict[str, Any]:
         versions["lm_eval"] = version("lm_eval")
     except PackageNotFoundError:
         versions["lm_eval"] = None
-    threads = {"processor": processor(), "torch_threads": torch.get_num_threads()}
+    where = machine() | {"processor": processor(), "torch_threads": torch.get_num_threads()}
     if device.startswith("cuda"):
-        threads["accelerator"] = torch.cuda.get_device_name(device)
-    where = machine() | threads
+        where["accelerator"] = torch.cuda.get_device_name(device)
     return {"machine": where, "versions": versions, "commit": source_commit()}
 
 
@@ -273,35 +358,25 @@ def finish(name: str, options: argparse.Namespace, results: Sequence[Result]) ->
     for column in ("case", "ours /s", "theirs /s", "ratio", "min", "max", "agreement"):
         first = column == "case"
         table.add_column(column, justify="left" if first else "right", no_wrap=first)
-    lines = [result.summary() for result in results]
+    lines = with_goals(name, [result.summary() for result in results])
     for line in lines:
-        said = "; ".join(f"{key} {_short(value)}" for key, value in line["agreement"].items())
         table.add_row(
-            f"{_named(line['case'])} against {line['peer']}",
+            f"{named(line['case'])} against {line['peer']}",
             *(f"{line[key]:.3g}" for key in ("ours_per_second", "theirs_per_second", "ratio")),
             *(f"{line[key]:.3g}" for key in ("ratio_min", "ratio_max")),
-            ("" if line["agrees"] else "NOT THE SAME: ") + said,
+            ("" if line["agrees"] else "NOT THE SAME: ") + said(line["agreement"]),
         )
         for key, value in line["more"].items():
-            table.add_row(f"  {key}: {_short(value)}")
+            table.add_row(f"  {key}: {short(value)}")
     Console(width=150).print(table)
     if options.json is not None:
         settings = {key: _plain(value) for key, value in vars(options).items()}
-        about = {"benchmark": name, "settings": settings, **surroundings(options.device)}
+        given = settings.pop("given")
+        about = {"benchmark": name, "given": given, "settings": settings}
+        about |= surroundings(options.device)
         write_json(options.json, about | {"results": lines})
     return int(not lines or not all(line["agrees"] for line in lines))
 
 
-def _named(case: dict[str, Any]) -> str:
-    """Texts as they are, numbers with what they are of."""
-    return " ".join(v if isinstance(v, str) else f"{k}={v}" for k, v in case.items())
-
-
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

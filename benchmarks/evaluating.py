@@ -9,9 +9,12 @@ format. Its requests are made beforehand: neither templates nor metrics are coun
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,18 +25,26 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from benchmarks.common import METHODS, arguments, attach, fastest, make_model
+from benchmarks.common import (
+    METHODS,
+    Work,
+    affordable,
+    arguments,
+    attach,
+    fastest,
+    make_model,
+)
+from benchmarks.memory import in_process, reset, used
 from polyprefix.config import DecodingConfig, ModelConfig, RuntimeConfig
 from polyprefix.languages import parse_languages
-from polyprefix.methods import AdaptedModel
+from polyprefix.methods import AdaptedModel, load_adapter
 from polyprefix.models import load_backbone
 from polyprefix.study.fit import Fitting
 from polyprefix.tasks import Example, TaskData, get_task
 
 PEER_BATCHES = [1, 2, 4, 8, 16, 32, 64]
 
-LOGITS = 2 << 30
-"""Bytes of the peer's logits beyond which a batch size is not tried."""
+EVERY_METHOD = ["none", *METHODS]
 
 
 def options_of(description: str | None, tasks: Sequence[str]) -> argparse.ArgumentParser:
@@ -56,56 +67,97 @@ class Sides:
         case: what is measured.
         fitting: ours; ``fitting.data.test`` holds the examples.
         lm: theirs.
-        parameters: of the backbone.
+        adapter: the folder of the adapter that both carry.
     """
 
     case: dict[str, Any]
     fitting: Fitting
     lm: HFLM
-    parameters: int
+    adapter: Path | None
 
     @property
     def languages(self) -> dict[str, list[Example]]:
         return self.fitting.data.test
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """Parameters of the backbone; languages."""
+        weights = self.fitting.model.backbone.model.parameters()
+        return {
+            "parameters": sum(value.numel() for value in weights),
+            "languages": [*self.languages],
+        }
+
     def predict(self) -> list[dict[str, Any]]:
         """Our rows, language after language."""
-        return [
-            row
-            for language, examples in self.languages.items()
-            for row in self.fitting.predict(language, examples)
-        ]
+        return rows_of(self.fitting)
 
-    def requests(self, kind: str, arguments: Callable[[str, Example], list[Any]]) -> list[Any]:
-        """The harness's requests for all examples, in the order of :meth:`predict`."""
-        flat = [
-            given
-            for language, examples in self.languages.items()
-            for example in examples
-            for given in arguments(language, example)
-        ]
-        return [Instance(kind, {}, given, number) for number, given in enumerate(flat)]
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Our side answers as the backbone alone does."""
+        model = self.fitting.model
+        name = model.active
+        model.use(None)
+        yield
+        model.use(name)
+
+    def with_batch(self, size: int, work: Work) -> Work:
+        """Work of the harness in batches of a size."""
+
+        def run() -> object:
+            self.lm.batch_size_per_gpu = size
+            return work()
+
+        return run
 
     def best_batch(
         self, ask: Callable[[list[Any]], object], asked: list[Any], options: argparse.Namespace
     ) -> int:
-        """Set the batch size that the harness is fastest with, measured on a part that is spread
-        over all lengths. Requests of an example stand together and stay together."""
-
-        def answer(size: int) -> object:
-            self.lm.batch_size_per_gpu = size
-            return ask(some)
-
+        """The batch size that the harness is fastest with, measured on a part that is spread over
+        all lengths. Requests of an example stand together and stay together."""
         longest = max(len(self.lm.tok_encode(request.args[0])) for request in asked)
-        one = 4 * self.fitting.model.backbone.vocab_size * longest
-        possible = [size for size in options.peer_batches if one * size <= LOGITS] or [1]
+        vocabulary = self.fitting.model.backbone.vocab_size
+        possible = affordable(options.peer_batches, vocabulary, longest)
         each = len(asked) // sum(map(len, self.languages.values()))
         groups = [asked[i : i + each] for i in range(0, len(asked), each)]
         wanted = min(len(groups), max(possible))
         some = [request for group in groups[:: len(groups) // wanted] for request in group]
-        best = fastest(possible, answer, options.device)
-        self.lm.batch_size_per_gpu = best
-        return best
+        return fastest(
+            possible, lambda size: self.with_batch(size, lambda: ask(some))(), options.device
+        )
+
+
+def rows_of(fitting: Fitting) -> list[dict[str, Any]]:
+    """Predictions for all examples, language after language."""
+    return [
+        row
+        for language, examples in fitting.data.test.items()
+        for row in fitting.predict(language, examples)
+    ]
+
+
+def requests_for(
+    data: TaskData, kind: str, arguments: Callable[[str, Example], list[Any]]
+) -> list[Any]:
+    """The harness's requests for all examples, in the order of :func:`rows_of`."""
+    flat = [
+        given
+        for language, examples in data.test.items()
+        for example in examples
+        for given in arguments(language, example)
+    ]
+    return [Instance(kind, {}, given, number) for number, given in enumerate(flat)]
+
+
+def choice_requests(data: TaskData) -> list[Any]:
+    """:func:`requests_for` the log-probability of every choice."""
+
+    def both(language: str, example: Example) -> list[Any]:
+        prompt = data.prompts[language]
+        context = prompt.render(example.fields)
+        return [(context, choice) for choice in prompt.render_choices(example.fields)]
+
+    return requests_for(data, "loglikelihood", both)
 
 
 def sides(
@@ -122,40 +174,74 @@ def sides(
         counts: examples a language, by task.
         new_tokens: of a written answer, by task.
     """
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    found = {name: _data(options, name, counts[name]) for name in options.tasks}
+    found = {name: task_data(options, name, counts[name]) for name in options.tasks}
     tasks = {name: data for name, data in found.items() if data is not None}
     if not tasks:
         raise SystemExit(f"{options.data} holds no folder of {' or '.join(options.tasks)}")
-    texts = [
-        data.prompts[code].render(example.fields)
-        for data in tasks.values()
-        for code, examples in data.test.items()
-        for example in examples
-    ]
+    texts = [text for data in tasks.values() for text in texts_of(data)]
     for size in options.vocabulary if options.model is None else [0]:
         with TemporaryDirectory() as name:
             model = make_model(Path(name, "model"), options, size, texts)
             for method in methods:
-                adapted = AdaptedModel(load_backbone(ModelConfig(name=model), options.device))
-                count = sum(value.numel() for value in adapted.backbone.model.parameters())
-                peft = None
-                if method != "none":
-                    attach(adapted, method, Path(name, method), options.seed)
-                    peft = str(Path(name, method))
-                lm = HFLM(pretrained=model, peft=peft, dtype="float32", device=options.device)
+                load = both_models(model, method, Path(name, method), options)
                 for task, data in tasks.items():
-                    new = new_tokens.get(task, 0)
-                    decoding = DecodingConfig(max_new_tokens=new) if new else None
-                    fitting = Fitting(adapted, data, lm.max_length, RuntimeConfig(), decoding)
-                    fitting.data = _fitting_context(fitting, lm, new)
                     case = {"task": task, "method": method} | ({"V": size} if size else {})
-                    yield Sides(case, fitting, lm, count)
+                    yield pair_of(case, *load, data, new_tokens.get(task, 0))
 
 
-def _data(options: argparse.Namespace, name: str, count: int) -> TaskData | None:
+Models = tuple[AdaptedModel, HFLM, Path | None]
+"""Our model, the harness's, and the folder of the adapter that both carry."""
+
+
+def both_models(model: str, method: str, folder: Path, options: argparse.Namespace) -> Models:
+    """Load a model for both sides, with an adapter of a method that is written to ``folder``."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    adapted = AdaptedModel(load_backbone(ModelConfig(name=model), options.device))
+    adapter = None
+    if method != "none":
+        attach(adapted, method, folder, options.seed, getattr(options, "length", None))
+        adapter = folder
+    return adapted, harness_model(model, adapter, options.device), adapter
+
+
+def harness_model(model: str, adapter: Path | None, device: str) -> HFLM:
+    """The harness's model."""
+    peft = None if adapter is None else str(adapter)
+    return HFLM(pretrained=model, peft=peft, dtype="float32", device=device)
+
+
+def pair_of(
+    case: dict[str, Any],
+    adapted: AdaptedModel,
+    lm: HFLM,
+    adapter: Path | None,
+    data: TaskData,
+    new: int = 0,
+) -> Sides:
+    """Both sides on a task's examples, those that fit; ``new`` tokens are written at most."""
+    decoding = DecodingConfig(max_new_tokens=new) if new else None
+    fitting = Fitting(adapted, data, lm.max_length, RuntimeConfig(), decoding)
+    fitting.data = _fitting_context(fitting, lm, new)
+    return Sides(case, fitting, lm, adapter)
+
+
+def texts_of(data: TaskData) -> list[str]:
+    """The prompts of all examples."""
+    return [
+        data.prompts[code].render(example.fields)
+        for code, examples in data.test.items()
+        for example in examples
+    ]
+
+
+def folder_of(data: Path, task: str) -> Path | None:
+    """The folder of a task's files."""
+    return next(iter(sorted(data.glob(f"{task}*"))), None)
+
+
+def task_data(options: argparse.Namespace, name: str, count: int) -> TaskData | None:
     """The first ``count`` examples of each language; ``None``: there is no folder."""
-    folder = next(iter(sorted(options.data.glob(f"{name}*"))), None)
+    folder = folder_of(options.data, name)
     if folder is None:
         return None
     task = get_task(name)
@@ -195,4 +281,51 @@ def _fitting_context(fitting: Fitting, lm: HFLM, new: int) -> TaskData:
     return replace(data, test={code: examples for code, examples in kept.items() if examples})
 
 
-EVERY_METHOD = ["none", *METHODS]
+# Memory ------------------------------------------------------------------------------------------
+
+
+def peak_memory(
+    pair: Sides, model: str, side: str, options: argparse.Namespace, batch: int, folder: Path
+) -> float:
+    """MiB of scoring the choices of all examples once, in a process of its own. ``options`` are
+    those that :func:`task_data` made them with; ``folder`` receives the job."""
+    data = pair.fitting.data
+    job = {
+        "model": model,
+        "adapter": None if pair.adapter is None else str(pair.adapter),
+        "data": str(options.data),
+        "task": data.task.name,
+        "languages": ",".join(pair.languages),
+        "prompt": options.prompt,
+        "examples": max(map(len, pair.languages.values())),
+        "device": options.device,
+        "batch": batch,
+        "max_length": pair.lm.max_length,
+    }
+    return in_process("benchmarks.evaluating", job, side, folder)
+
+
+def measure(path: str, side: str) -> None:
+    """The process that measures memory: MiB from before the model is loaded, at the most."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    job = argparse.Namespace(**json.loads(Path(path).read_text(encoding="utf-8")))
+    job.data = Path(job.data)
+    data = task_data(job, job.task, job.examples)
+    if data is None:
+        raise SystemExit(f"{job.data} holds no folder of {job.task}")
+    adapter = None if job.adapter is None else Path(job.adapter)
+    before = reset(job.device)
+    if side == "ours":
+        adapted = AdaptedModel(load_backbone(ModelConfig(name=job.model), job.device))
+        if adapter is not None:
+            load_adapter(adapted, adapter)
+        rows_of(Fitting(adapted, data, job.max_length, RuntimeConfig()))
+    else:
+        lm = harness_model(job.model, adapter, job.device)
+        lm.batch_size_per_gpu = job.batch
+        lm.loglikelihood(choice_requests(data), disable_tqdm=True)
+    print((used(job.device) - before) / 2**20)
+
+
+if __name__ == "__main__":
+    measure(sys.argv[1], sys.argv[2])

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Result, alternate, arguments, fastest, finish, make_model
+from benchmarks.common import Comparison, arguments, fastest, finish, make_model, timed
 from benchmarks.frozen import Floor, Packed, pack
 from benchmarks.training import CHECKED, LOSS, Job, Ours, encode
 from polyprefix.config import ModelConfig, RuntimeConfig
@@ -62,7 +62,7 @@ def main(arguments_: Sequence[str] | None = None) -> int:
     add("--micro-batch-tokens", type=int, default=RuntimeConfig().micro_batch_tokens)
     options = parser.parse_args(arguments_)
     task = get_task(options.task)
-    chosen = _choose(task.read_file(options.data, "train").examples, options)
+    chosen = choose(task.read_file(options.data, "train").examples, options)
     texts = [task.prompt.render(example.fields) for example in chosen]
     results = []
     for size in options.vocabulary if options.model is None else [0]:
@@ -77,18 +77,18 @@ def main(arguments_: Sequence[str] | None = None) -> int:
                     case = {"task": task.name, "method": method, "layers": layers}
                     case |= {"V": backbone.vocab_size}
                     folder = Path(name, method, layers.replace(":", "-"))
-                    results.append(compare(case, model, folder, examples, options))
+                    results += timed([prepare(case, model, folder, examples, options)], options)
     return finish("floor", options, results)
 
 
-def compare(
+def prepare(
     case: dict[str, Any],
     model: str,
     folder: Path,
     examples: list[TrainingExample],
     options: argparse.Namespace,
-) -> Result:
-    """One method in some layers."""
+) -> Comparison:
+    """One method in some layers, those of ``case``; ``folder`` receives its adapter."""
     batch, budget, device = options.batch_size, options.micro_batch_tokens, options.device
 
     def training(**changes: Any) -> tuple[Ours, int]:
@@ -113,12 +113,6 @@ def compare(
 
     loads = {tokens: load(tokens) for tokens in (*ROWS, budget)}
     best = fastest(sorted(loads), lambda tokens: theirs(loads[tokens][0]), device)
-    mine, other = alternate(
-        lambda: ours(examples, batch),
-        lambda: [theirs(rows) for rows in loads[best]],
-        options.rounds,
-        device,
-    )
     separate = sum(len(example.prompt) + len(example.answer) - 1 for example in examples)
     computed = sum(row.ids.shape[1] for rows in loads[best] for row in rows)
     more = {
@@ -127,10 +121,19 @@ def compare(
     }
     agreement = {"loss": loss, "apart": apart}
     agrees = apart < LOSS * max(1.0, loss)
-    return Result(case, "floor", len(examples), mine, other, agrees, agreement, more)
+    return Comparison(
+        case=case,
+        peer="floor",
+        work=len(examples),
+        ours=lambda: ours(examples, batch),
+        theirs=lambda: [theirs(rows) for rows in loads[best]],
+        agrees=agrees,
+        agreement=agreement,
+        more=more,
+    )
 
 
-def _choose(found: list[Example], options: argparse.Namespace) -> list[Example]:
+def choose(found: list[Example], options: argparse.Namespace) -> list[Example]:
     """Examples at random, whole passages with all their questions, so that there is something to
     share; those of a batch stand together in the floor's rows."""
     units: dict[str, list[Example]] = {}

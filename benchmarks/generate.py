@@ -18,8 +18,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.common import Result, alternate, finish
-from benchmarks.evaluating import Sides, options_of, sides
+from benchmarks.common import Comparison, finish, timed
+from benchmarks.evaluating import Sides, options_of, requests_for, sides
 from polyprefix.tasks import Example
 
 TASKS = ("xquad", "mgsm")
@@ -39,11 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     counts = {"xquad": options.xquad_examples, "mgsm": options.mgsm_examples}
     tokens = {"xquad": options.xquad_tokens, "mgsm": options.mgsm_tokens}
-    found = [compare(pair, options) for pair in sides(options, options.methods, counts, tokens)]
+    found = [
+        result
+        for pair in sides(options, options.methods, counts, tokens)
+        for result in timed([prepare(pair, options)], options)
+    ]
     return finish("generate", options, found)
 
 
-def compare(pair: Sides, options: argparse.Namespace) -> Result:
+def prepare(pair: Sides, options: argparse.Namespace) -> Comparison:
     """One task and method."""
     prompts, decodings = pair.fitting.data.prompts, pair.fitting.decodings
 
@@ -56,7 +60,7 @@ def compare(pair: Sides, options: argparse.Namespace) -> Result:
         }
         return [(prompts[language].render(example.fields), wanted)]
 
-    requests = pair.requests("generate_until", requests_of)
+    requests = requests_for(pair.fitting.data, "generate_until", requests_of)
 
     def ask(asked: list[Any]) -> list[str]:
         texts: list[str] = pair.lm.generate_until(asked, disable_tqdm=True)
@@ -65,16 +69,34 @@ def compare(pair: Sides, options: argparse.Namespace) -> Result:
     rows, theirs = pair.predict(), ask(requests)
     same = sum(row["prediction"] == text.strip() for row, text in zip(rows, theirs, strict=True))
     distinct = len(set(theirs))
-    best = pair.best_batch(ask, requests, options)
-    mine, other = alternate(pair.predict, lambda: ask(requests), options.rounds, options.device)
-    agreement = {"same texts": f"{same} of {len(rows)}", "distinct": distinct}
-    more = {
-        "peer's batch": best,
-        "parameters": pair.parameters,
-        "tokens written": sum(row["tokens"] for row in rows),
-    }
+    agreement: dict[str, Any] = {"same texts": f"{same} of {len(rows)}", "distinct": distinct}
     agrees = same >= SAME * len(rows) and distinct > 1
-    return Result(pair.case, "HFLM", len(rows), mine, other, agrees, agreement, more)
+    if pair.case["method"] != "none":
+        changed = _changed(pair, rows)
+        agreement["changed by the adapter"] = changed
+        agrees = agrees and changed > 0
+    best = pair.best_batch(ask, requests, options)
+    return Comparison(
+        case=pair.case,
+        peer="HFLM" if pair.case["method"] == "none" else "HFLM with PEFT",
+        work=len(rows),
+        ours=pair.predict,
+        theirs=pair.with_batch(best, lambda: ask(requests)),
+        agrees=agrees,
+        agreement=agreement,
+        more=pair.about
+        | {"peer's batch": best, "tokens written": sum(row["tokens"] for row in rows)},
+    )
+
+
+def _changed(pair: Sides, rows: Sequence[dict[str, Any]]) -> int:
+    """Answers of the first language that are others without the adapter: one that neither side
+    applies would pass for one that both do."""
+    language, examples = next(iter(pair.languages.items()))
+    with pair.without_adapter():
+        plain = pair.fitting.predict(language, examples)
+    pairs = zip(plain, rows, strict=False)  # the first language's rows stand first
+    return sum(bare["prediction"] != row["prediction"] for bare, row in pairs)
 
 
 if __name__ == "__main__":

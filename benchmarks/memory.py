@@ -1,8 +1,12 @@
-"""Peak memory of this process: resident size on a CPU, allocated tensors on CUDA."""
+"""Peak memory of a process: resident size on a CPU, allocated tensors on CUDA."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,6 +36,19 @@ def used(device: str) -> int:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return _status("VmHWM") if STATUS.is_file() else peak_memory() or 0
+
+
+def in_process(module: str, job: dict[str, Any], side: str, folder: Path) -> float:
+    """Run ``python -m module FILE side``, which prints MiB in its last line; ``FILE``, in
+    ``folder``, holds the job."""
+    path = folder / "job.json"
+    path.write_text(json.dumps(job), encoding="utf-8")
+    command = [sys.executable, "-m", module, str(path), side]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr}")
+    return float(done.stdout.splitlines()[-1])
 
 
 def _status(name: str) -> int:

@@ -14,9 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.common import Result, alternate, finish
-from benchmarks.evaluating import EVERY_METHOD, Sides, options_of, sides
-from polyprefix.tasks import Example
+from benchmarks.common import Comparison, finish, timed
+from benchmarks.evaluating import EVERY_METHOD, Sides, choice_requests, options_of, sides
 
 TASKS = ("xnli", "sib200", "belebele")
 TOLERANCE = 1e-3
@@ -30,19 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--examples", type=int, default=100, help="of each language")
     options = parser.parse_args(arguments)
     counts = dict.fromkeys(TASKS, options.examples)
-    found = [compare(pair, options) for pair in sides(options, options.methods, counts, {})]
+    found = [
+        result
+        for pair in sides(options, options.methods, counts, {})
+        for result in timed([prepare(pair, options)], options)
+    ]
     return finish("score", options, found)
 
 
-def compare(pair: Sides, options: argparse.Namespace) -> Result:
+def prepare(pair: Sides, options: argparse.Namespace) -> Comparison:
     """One task and method."""
-    prompts = pair.fitting.data.prompts
-
-    def requests_of(language: str, example: Example) -> list[Any]:
-        context = prompts[language].render(example.fields)
-        return [(context, choice) for choice in prompts[language].render_choices(example.fields)]
-
-    requests = pair.requests("loglikelihood", requests_of)
+    requests = choice_requests(pair.fitting.data)
 
     def ask(asked: list[Any]) -> list[float]:
         return [value for value, _ in pair.lm.loglikelihood(asked, disable_tqdm=True)]
@@ -51,27 +48,30 @@ def compare(pair: Sides, options: argparse.Namespace) -> Result:
     ours = [value for row in rows for value in row["logprobs"]]
     difference = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
     best = pair.best_batch(ask, requests, options)
-    mine, other = alternate(pair.predict, lambda: ask(requests), options.rounds, options.device)
     agreement = {"largest difference": difference}
     agrees = difference < TOLERANCE
     if pair.case["method"] != "none":
         effect = _effect(pair, ours)
         agreement["effect of the adapter"] = effect
         agrees = agrees and effect > 10 * difference
-    more = {"peer's batch": best, "parameters": pair.parameters, "requests": len(requests)}
-    peer = "HFLM" if pair.case["method"] == "none" else "HFLM with PEFT"
-    return Result(pair.case, peer, len(rows), mine, other, agrees, agreement, more)
+    return Comparison(
+        case=pair.case,
+        peer="HFLM" if pair.case["method"] == "none" else "HFLM with PEFT",
+        work=len(rows),
+        ours=pair.predict,
+        theirs=pair.with_batch(best, lambda: ask(requests)),
+        agrees=agrees,
+        agreement=agreement,
+        more=pair.about | {"peer's batch": best, "requests": len(requests)},
+    )
 
 
 def _effect(pair: Sides, scores: Sequence[float]) -> float:
     """How much the adapter changes the scores of the first example: one that neither side applies
     would pass for one that both do."""
     language, examples = next(iter(pair.languages.items()))
-    model = pair.fitting.model
-    name = model.active
-    model.use(None)
-    [row] = pair.fitting.predict(language, examples[:1])
-    model.use(name)
+    with pair.without_adapter():
+        [row] = pair.fitting.predict(language, examples[:1])
     changes = (abs(a - b) for a, b in zip(row["logprobs"], scores, strict=False))
     return float(max(changes))
 

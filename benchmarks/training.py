@@ -13,21 +13,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from benchmarks.common import METHODS, Result, alternate, arguments, attach, fastest, make_model
-from benchmarks.memory import reset, used
+from benchmarks.common import (
+    METHODS,
+    Comparison,
+    Result,
+    affordable,
+    arguments,
+    attach,
+    fastest,
+    make_model,
+    timed,
+)
+from benchmarks.memory import in_process, reset, used
+from benchmarks.wording import MEMORY
 from polyprefix.config import ModelConfig, RuntimeConfig, TrainConfig
 from polyprefix.methods import AdaptedModel, load_adapter
 from polyprefix.models import load_backbone
@@ -43,10 +53,6 @@ ours is after tanh: where the gate is not zero, its gradients differ by tanh's s
 CHECKED = 16
 """Examples that agreement is checked on."""
 
-LOGITS = 2 << 30
-"""Bytes of the peer's logits beyond which a micro-batch is not tried: it holds several such
-tensors at a time."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -59,6 +65,7 @@ class Job:
     micro_batch_tokens: int
     micro_batch: int
     device: str
+    keep_hidden_states: Literal["auto", "memory", "disk", "never"] = "auto"
 
 
 def encode(tokenizer: Any, task: Task, examples: Sequence[Example]) -> list[TrainingExample]:
@@ -103,7 +110,10 @@ class Ours:
             schedule="constant",
             evaluate_every=count,
         )
-        runtime = RuntimeConfig(micro_batch_tokens=self.job.micro_batch_tokens)
+        runtime = RuntimeConfig(
+            micro_batch_tokens=self.job.micro_batch_tokens,
+            keep_hidden_states=self.job.keep_hidden_states,
+        )
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             nothing = (0.0, 0.0)
@@ -203,18 +213,20 @@ def compare(
             model = make_model(Path(name, "model"), options, size, texts)
             for method in options.methods:
                 about = case | {"method": method} | ({"V": size} if size else {})
-                results.append(_method(about, task, chosen, model, Path(name, method), options))
+                found = prepare(about, task, chosen, model, Path(name, method), options)
+                results += timed([found], options)
     return results
 
 
-def _method(
+def prepare(
     case: dict[str, Any],
     task: Task,
     chosen: Sequence[Example],
     model: str,
     folder: Path,
     options: argparse.Namespace,
-) -> Result:
+) -> Comparison:
+    """One method on these examples; ``folder`` receives its adapter."""
     backbone = load_backbone(ModelConfig(name=model))
     parameters = sum(value.numel() for value in backbone.model.parameters())
     attach(AdaptedModel(backbone), case["method"], folder, options.seed, options.length)
@@ -233,27 +245,28 @@ def _method(
     ours, theirs = Ours(job), Theirs(job)
     lengths = sorted(len(example.prompt) + len(example.answer) for example in examples)
     agrees, agreement = _agreement(ours, theirs, examples[:CHECKED])
-    possible = [n for n in options.peer_batches if 4 * size * lengths[-1] * n <= LOGITS]
+    possible = affordable(options.peer_batches, size, lengths[-1])
     sizes = [n for n in possible if n <= options.batch_size] or [1]
     some = examples[:: max(1, len(examples) // options.batch_size)]
     best = fastest(sizes, lambda n: theirs(some, options.batch_size, micro_batch=n), options.device)
-    job = Job(**asdict(job) | {"micro_batch": best})
-    mine, other = alternate(
-        lambda: ours(examples, options.batch_size),
-        lambda: theirs(examples, options.batch_size, micro_batch=best),
-        options.rounds,
-        options.device,
-    )
+    job = replace(job, micro_batch=best)
     more: dict[str, Any] = {
         "peer's micro-batch": best,
         "parameters": parameters,
         "tokens": {"all": sum(lengths), "longest": lengths[-1]},
     }
     if not options.no_memory:
-        more["peak MiB beyond the libraries"] = {
-            side: _memory(job, side, folder) for side in ("ours", "theirs")
-        }
-    return Result(case, "PEFT", len(examples), mine, other, agrees, agreement, more)
+        more[MEMORY] = {side: peak_memory(job, side, folder) for side in ("ours", "theirs")}
+    return Comparison(
+        case=case,
+        peer="PEFT",
+        work=len(examples),
+        ours=lambda: ours(examples, options.batch_size),
+        theirs=lambda: theirs(examples, options.batch_size, micro_batch=best),
+        agrees=agrees,
+        agreement=agreement,
+        more=more,
+    )
 
 
 def _agreement(
@@ -271,20 +284,14 @@ def _agreement(
     return agrees, {"loss": mine[0][0], "moved": moved, "apart": apart}
 
 
-def _memory(job: Job, side: str, folder: Path) -> float:
-    """Peak of one pass over the examples, in a process of its own."""
-    path = folder / "job.json"
-    path.write_text(json.dumps(asdict(job)), encoding="utf-8")
-    command = [sys.executable, "-m", "benchmarks.training", str(path), side]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
-    return float(done.stdout.splitlines()[-1])
+def peak_memory(job: Job, side: str, folder: Path) -> float:
+    """MiB of one pass over the examples, in a process of its own."""
+    return in_process("benchmarks.training", asdict(job), side, folder)
 
 
 def measure(path: str, side: str) -> None:
     """The process that measures memory: MiB from before the model is loaded, at the most."""
-    values = json.loads(Path(path).read_text(encoding="utf-8"))
-    job = Job(**values)
+    job = Job(**json.loads(Path(path).read_text(encoding="utf-8")))
     examples = [TrainingExample(prompt, answer) for prompt, answer in job.examples]
     before = reset(job.device)
     runner = Ours(job) if side == "ours" else Theirs(job)

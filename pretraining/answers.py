@@ -17,16 +17,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from pretraining.embeddings import Array, Embeddings, ppmi, unit_rows
 from pretraining.languages import CODES, ENGLISH
 from pretraining.text import Corpus
-from pretraining.tokenizer import PAD_ID
 
 _WORD = re.compile(r"[A-Za-z]{3,}(?![A-Za-z]*['’])")
 NEAR = 24
@@ -42,6 +39,8 @@ MONOLINGUAL = "monolingual/"
 """Source of a sentence without translation: this and its language."""
 
 Ids = npt.NDArray[np.int64]
+Soft = list[tuple[int, float]]
+"""Tokens and their probabilities."""
 Key = tuple[str, int]
 """A sentence: its source (a group of aligned sentences, or `monolingual/<code>`), its place."""
 
@@ -88,9 +87,11 @@ class Answers:
     keyword_tokens: dict[str, int] = field(default_factory=dict)
     topics: list[list[int]] = field(default_factory=list)
 
-    def possible(self) -> Tensor:
-        """[A] every token that may be expected, sorted; padding, which is 0, among them."""
-        return torch.tensor(sorted({PAD_ID, *self.tokens, *self.keyword_tokens.values()}))
+    def soft(self, key: Key) -> Soft:
+        """The words near a sentence, as a distribution over tokens."""
+        near = self.near[key[0]]
+        tokens = (self.tokens[word] for word in near.words[key[1]].tolist())
+        return list(zip(tokens, near.shares[key[1]].tolist(), strict=True))
 
     def nearest(self, key: Key, count: int) -> list[str]:
         """The words nearest to a sentence."""
@@ -155,14 +156,19 @@ def _topicality(occurrences: csr_matrix, sentences: Array) -> Array:
     return np.asarray(resultant, dtype=np.float32)
 
 
-def _points_of_tokens(texts: Sequence[str], tokenizer: Tokenizer, embeddings: Embeddings) -> Array:
-    """Unit vectors of sentences known by their tokens alone, their mean taken away."""
+def vectors_of(texts: Sequence[str], tokenizer: Tokenizer, embeddings: Embeddings) -> Array:
+    """Unit vectors of texts by their tokens alone, common tokens weighted down."""
     weighted = embeddings.tokens * embeddings.salience[:, None]
     points = np.zeros((len(texts), weighted.shape[1]), dtype=np.float32)
     encoded = tokenizer.encode_batch([" " + text for text in texts], add_special_tokens=False)
     for row, encoding in enumerate(encoded):
         points[row] = weighted[encoding.ids].sum(axis=0)
-    points = unit_rows(points)
+    return unit_rows(points)
+
+
+def _points_of_tokens(texts: Sequence[str], tokenizer: Tokenizer, embeddings: Embeddings) -> Array:
+    """Unit vectors of sentences known by their tokens alone, their mean taken away."""
+    points = vectors_of(texts, tokenizer, embeddings)
     return unit_rows(points - points.mean(axis=0))
 
 

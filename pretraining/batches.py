@@ -9,8 +9,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pretraining.answers import NEAR
-from pretraining.documents import Document, Soft, Writer
+from pretraining.answers import NEAR, Soft
+from pretraining.documents import Document, Writer
 from pretraining.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 

@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from pretraining.batches import Packer
 from pretraining.documents import Writer
 from pretraining.embeddings import aligned_embeddings
 from pretraining.evaluate import evaluate
+from pretraining.fields import find_fields
 from pretraining.lexicon import lexicon_words
 from pretraining.model import build_model
 from pretraining.package import write_package
@@ -42,6 +43,7 @@ def _arguments() -> argparse.Namespace:
     add("--output", type=Path, required=True, help="where the packaged files go")
     add("--work", type=Path, default=Path("build/pretraining"), help="checkpoints and log")
     add("--steps", type=int, default=3000, help="steps decide the result, not time")
+    add("--field-steps", type=int, default=800, help="steps of the second stage, with fields")
     add("--vocabulary", type=int, default=48_000, help="tokens that BPE learns")
     add("--words", type=int, default=4_000, help="tokens added to make English words whole")
     add("--width", type=int, default=192)
@@ -51,14 +53,15 @@ def _arguments() -> argparse.Namespace:
     add("--topics", type=int, default=64, help="topics that sentences are asked for")
     add("--rows", type=int, default=16, help="rows of 256 tokens in a batch")
     add("--learning-rate", type=float, default=2e-3)
+    add("--field-learning-rate", type=float, default=1e-3, help="of the second stage")
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=2)
     return parser.parse_args()
 
 
 def _identity(arguments: argparse.Namespace) -> str:
-    """A hash of the settings that decide the result, but for the steps: see `train`."""
-    ignored = {"text", "output", "work", "threads", "steps"}
+    """A hash of the settings that decide the first stage, but for the steps: see `train`."""
+    ignored = {"text", "output", "work", "threads", "steps", "field_steps", "field_learning_rate"}
     settings = {k: v for k, v in sorted(vars(arguments).items()) if k not in ignored}
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
 
@@ -108,7 +111,17 @@ def main() -> None:
     say(f"training {model.num_parameters() / 1e6:.1f}M parameters, {arguments.steps} steps")
     packer = Packer(Writer(corpus, answers), tokenizer, arguments.rows, seed=arguments.seed)
     schedule = Schedule(arguments.steps, arguments.learning_rate)
-    train(model, packer, schedule, work, _identity(arguments))
+    identity = _identity(arguments)
+    train(model, packer, schedule, work, identity)
+
+    say("finding the fields of sentences")
+    fields = find_fields(answers, tokenizer, embeddings)
+    say(f"training with fields, {arguments.field_steps} steps")
+    packer = replace(packer, writer=Writer(corpus, answers, fields), seed=arguments.seed + 1)
+    second = Schedule(arguments.field_steps, arguments.field_learning_rate)
+    (work / "fields").mkdir(exist_ok=True)
+    first = f"{identity} {arguments.steps} {arguments.field_learning_rate}"
+    train(model, packer, second, work / "fields", first)
 
     say("packaging")
     write_package(model, tokenizer, arguments.output, CONTEXT)
@@ -119,7 +132,8 @@ def main() -> None:
     for key in ("text", "output", "work"):
         settings.pop(key)
     settings["parameters"] = str(packaged.num_parameters())
-    record = {"settings": settings, "schedule": asdict(schedule), "held_out": scores}
+    stages = [asdict(schedule), asdict(second)]
+    record = {"settings": settings, "schedules": stages, "held_out": scores}
     (work / "scores.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for code, score in scores.items():
         say(f"{code} {score}")

@@ -14,12 +14,14 @@ import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pretraining.answers import MONOLINGUAL, NEAR, Answers, Key
+import torch
+from torch import Tensor
+
+from pretraining.answers import MONOLINGUAL, NEAR, Answers, Key, Soft
+from pretraining.fields import Fields
 from pretraining.languages import CODES, ENGLISH, NAMES
 from pretraining.text import Corpus
-
-Soft = list[tuple[int, float]]
-"""Tokens and their probabilities."""
+from pretraining.tokenizer import PAD_ID
 
 
 class Segment(NamedTuple):
@@ -78,10 +80,13 @@ SENTENCE_FORMS = ("{s}", "{s}", "{s}", "Text: {s}", "Sentence: {s}", '"{s}"', "T
 
 @dataclass
 class Writer:
-    """Writes random documents from a corpus; all chance comes from the `rng` it is given."""
+    """Writes random documents from a corpus; all chance comes from the `rng` it is given.
+
+    Without `fields`, sentences are asked for words near to them; with them, mostly for fields."""
 
     corpus: Corpus
     answers: Answers
+    fields: Fields | None = None
 
     def __post_init__(self) -> None:
         self._groups: dict[str, dict[str, list[int]]] = {
@@ -96,11 +101,20 @@ class Writer:
             self.translate: 0.05, self.inference: 0.10, self.same: 0.04, self.about: 0.04,
             self.choose: 0.28,
         }  # fmt: skip
+        if self.fields is not None:
+            self._kinds |= {self.topic: 0.13, self.field: 0.26}
 
     def write(self, rng: random.Random) -> Document:
         """One document of a random kind."""
         kinds = list(self._kinds)
         return rng.choices(kinds, list(self._kinds.values()))[0](rng)
+
+    def possible(self) -> Tensor:
+        """[A] every token that may be expected, sorted; padding, which is 0, among them."""
+        expected = {PAD_ID, *self.answers.tokens, *self.answers.keyword_tokens.values()}
+        if self.fields is not None:
+            expected |= set(self.fields.tokens)
+        return torch.tensor(sorted(expected))
 
     # -- choosing text -----------------------------------------------------------------
 
@@ -124,15 +138,9 @@ class Writer:
             return MONOLINGUAL + language, rng.randrange(len(alone))
         return self._key(rng, language)
 
-    def _near(self, key: Key) -> Soft:
-        """The words near a sentence, as a distribution over tokens."""
-        near = self.answers.near[key[0]]
-        words = (self.answers.tokens[word] for word in near.words[key[1]].tolist())
-        return list(zip(words, near.shares[key[1]].tolist(), strict=True))
-
     def _segment(self, key: Key, language: str, form: str = "{s}") -> Segment:
         """A sentence, within `form`."""
-        return Segment(form.format(s=self._text(key, language)), gist=self._near(key))
+        return Segment(form.format(s=self._text(key, language)), gist=self.answers.soft(key))
 
     def _ask(
         self,
@@ -183,7 +191,18 @@ class Writer:
         words, shares = near.words[key[1]].tolist(), near.shares[key[1]].tolist()
         chosen = dict.fromkeys(rng.choices(words, shares, k=rng.randint(1, 2)))
         answer = ", ".join(self.answers.words[word] for word in chosen)
-        return self._ask(rng, (key, language), rng.choice(TOPIC_CUES), answer, self._near(key))
+        return self._ask(
+            rng, (key, language), rng.choice(TOPIC_CUES), answer, self.answers.soft(key)
+        )
+
+    def field(self, rng: random.Random) -> Document:
+        """Which field does it belong to."""
+        assert self.fields is not None
+        language = self._language(rng)
+        key = self._any_key(rng, language)
+        answer = self.fields.words[self.fields.label(rng, key)]
+        soft = self.fields.soft(key)
+        return self._ask(rng, (key, language), rng.choice(TOPIC_CUES), answer, soft)
 
     def keywords(self, rng: random.Random) -> Document:
         """Content words of the English sentence."""
@@ -261,22 +280,26 @@ class Writer:
 
     def choose(self, rng: random.Random) -> Document:
         """Sort a few sentences, of any languages, into a few topics named first or not at all."""
+        kinds: list[Answers | Fields] = [self.answers]
+        if self.fields is not None:
+            kinds.append(self.fields)
+        kind = rng.choice(kinds)
         count = rng.randint(1, 4)
         languages = [self._language(rng) for _ in range(count)]
         keys = [self._key(rng, language) for language in languages]
-        labels = [self.answers.label(rng, key) for key in keys]
+        labels = [kind.label(rng, key) for key in keys]
         strangers = [self._key(rng, ENGLISH) for _ in range(rng.randint(1, 6))]
-        others = [self.answers.label(rng, key) for key in strangers]
+        others = [kind.label(rng, key) for key in strangers]
         options = list(dict.fromkeys((*labels, *others)))
         rng.shuffle(options)
-        names = [self.answers.words[option] for option in options]
-        tokens = [self.answers.tokens[option] for option in options]
+        names = [kind.words[option] for option in options]
+        tokens = [kind.tokens[option] for option in options]
         cue = rng.choice(TOPIC_CUES)
         document: Document = []
         if rng.random() < 0.8:
             document.append(Segment(f"{rng.choice(OPTION_CUES)} {', '.join(names)}"))
         for key, language in zip(keys, languages, strict=True):
-            shares = self.answers.shares(key, options)
+            shares = kind.shares(key, options)
             soft = list(zip(tokens, shares, strict=True))
             answer = rng.choices(names, shares)[0]
             document += [

@@ -125,7 +125,7 @@ def train(
     """
     model.train()
     optimizer = _optimizer(model, schedule)
-    answers = packer.writer.answers.possible()
+    answers = packer.writer.possible()
     folder = work / "checkpoint"
     done = checkpoint.load(folder, model, optimizer, identity)
     if done:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyprefix.models import batching
-from polyprefix.models.batching import SHARED, Batch, Text, common, groups, lay_out
+from polyprefix.models.batching import SHARED, Batch, Text, beginnings, common, groups, lay_out
 
 PAD = -1
 CPU = torch.device("cpu")
@@ -52,6 +52,32 @@ def test_every_token_sees_the_beginning_of_its_own_text(ids: list[list[int]], bu
                 assert batch.input_ids[row, place] == PAD
                 if batch.until is not None:
                     assert seen(batch, row, place) == [place]
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts, st.integers(1, 60))
+def test_every_token_is_of_one_stretch(ids: list[list[int]], budget: int) -> None:
+    for batch in laid(ids, budget):
+        flat, positions = batch.input_ids.flatten().tolist(), batch.position_ids.flatten().tolist()
+        left = set(range(len(flat)))
+        for stretch in batch.stretches:
+            for step in range(stretch.length):
+                at, place = stretch.flat + step, stretch.place + step
+                assert (flat[at], positions[at]) == (ids[stretch.text][place], place)
+                left.remove(at)
+        assert all(flat[at] == PAD for at in left)
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts)
+def test_beginnings_have_a_number_each(ids: list[list[int]]) -> None:
+    count, numbers = beginnings(ids)
+    found: dict[tuple[int, ...], int] = {}
+    for text, own in zip(ids, numbers, strict=True):
+        assert len(own) == len(text)
+        for end, number in enumerate(own.tolist(), start=1):
+            assert found.setdefault(tuple(text[:end]), number) == number
+    assert sorted(found.values()) == list(range(count))
 
 
 @settings(max_examples=100, deadline=None)

@@ -126,7 +126,7 @@ def test_layers_are_taken_as_text_or_list(method: str) -> None:
         ({"name": "prefix_tuning", "length": "many"}, "'length'"),
         ({"name": "prefix_tuning", "init_std": 0, "initialization": "random"}, "'init_std'"),
         ({"name": "prefix_tuning", "parameterization": "vk"}, "'kv', 'projected' or 'mlp'"),
-        ({"name": "soft_prompt", "position": "middle"}, "'end' or 'start'"),
+        ({"name": "soft_prompt", "position": "middle"}, "'start' or 'end'"),
         ({"name": "llama_adapter", "gate": "token"}, "'head' or 'layer'"),
         ({"name": "lora", "rank": 0}, "'rank'"),
         ({"name": "lora", "dropout": 1}, "'dropout': Input should be less than 1"),
@@ -243,11 +243,14 @@ def test_trainable_parameters_of_prefixes(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"name": "lora", "rank": 4}, L * (4 * (D + D) + 4 * (D + KV))),
+        ({"name": "lora", "rank": 4, "layers": "all"}, L * (4 * (D + D) + 4 * (D + KV))),
         ({"name": "lora", "rank": 8, "layers": "last:2", "targets": ["k_proj"]}, 2 * 8 * (D + KV)),
         ({"name": "soft_prompt", "length": 7, "initialization": "uniform"}, 7 * D),
-        ({"name": "bottleneck", "size": 16}, L * 2 * (2 * 16 * D + 16 + D)),
-        ({"name": "bottleneck", "size": 16, "placement": "pfeiffer"}, L * (2 * 16 * D + 16 + D)),
+        ({"name": "bottleneck", "size": 16, "layers": "all"}, L * 2 * (2 * 16 * D + 16 + D)),
+        (
+            {"name": "bottleneck", "size": 16, "placement": "pfeiffer", "layers": "all"},
+            L * (2 * 16 * D + 16 + D),
+        ),
         ({"name": "full"}, 8_030_261_248),
     ],
     ids=str,
@@ -382,7 +385,7 @@ def test_activations_do_not_see_the_adapter_in_use() -> None:
 @pytest.mark.parametrize("method", ["prefix_tuning", "llama_adapter"])
 def test_activations_need_a_text(method: str) -> None:
     with pytest.raises(ConfigError, match="needs a text"):
-        AdaptedModel(backbone("llama")).attach({"name": method})
+        AdaptedModel(backbone("llama")).attach({"name": method, "initialization": "activations"})
 
 
 @pytest.mark.parametrize("method", ["prefix_tuning", "soft_prompt"])
@@ -438,7 +441,8 @@ def test_soft_prompts_have_ids_of_their_own() -> None:
     model = AdaptedModel(backbone("llama"))
     vocabulary = model.backbone.vocab_size
     for name, length in (("first", 3), ("second", 4)):
-        scramble(model.attach({"name": "soft_prompt", "length": length}, name), length)
+        options = {"name": "soft_prompt", "length": length, "position": "end"}
+        scramble(model.attach(options, name), length)
     assert model.wrap([9], "first") == [9, vocabulary, vocabulary + 1, vocabulary + 2]
     assert model.wrap([9], "second") == [9, *range(vocabulary + 3, vocabulary + 7)]
     # a detached one's ids are not given to the next: texts may hold them still

@@ -225,7 +225,7 @@ def test_we_load_a_lora_of_peft_in_one_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "reason"),
     [
-        ("llama", {"name": "soft_prompt"}, "position 'start'"),
+        ("llama", {"name": "soft_prompt", "position": "end"}, "position 'start'"),
         (
             "llama",
             {"name": "soft_prompt", "position": "start", "tune_backbone": True},

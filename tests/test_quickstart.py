@@ -204,7 +204,7 @@ def test_a_users_mistake_is_told_before_the_first_run(tmp_path: Path) -> None:
 def test_runs_are_compared_by_what_their_records_say(finished: Finished) -> None:
     _, records = finished
     comparison = compare(records)
-    assert [run.method for run in comparison.runs] == list(CHOSEN)
+    assert [run.name for run in comparison.runs] == list(CHOSEN)
     assert comparison.languages[0] == "eng_Latn"
     assert set(comparison.languages) == set(LANGUAGES)
     lora = comparison.runs[2]

@@ -60,6 +60,33 @@ def test_a_run_of_every_method(make: Callable[..., RunConfig], method: str) -> N
         assert record[key]
 
 
+def test_a_run_that_keeps_hidden_states_has_the_same_scores(
+    make: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    """And the same identity; a file in its folder is there while it trains."""
+
+    def options(where: str) -> dict[str, Any]:
+        return {
+            "options": {"layers": "last:1"},
+            "runtime": {"keep_hidden_states": where},
+            "train": {"steps": 7},  # of 8 examples: two epochs
+            "output": str(tmp_path / where),
+        }
+
+    plain = run(make(**options("never")))
+    for where in ("memory", "disk", "auto"):
+        progress = Recorder()
+        record = run(make(**options(where)), progress=progress)
+        assert record["id"] == plain["id"]
+        [said] = [line for line in progress.lines if line.startswith("hidden states")]
+        assert said.startswith("hidden states below layer 1 of 28 texts: 0.0")
+        assert said.endswith(f"{record['id']}/hidden_states.bin" if where == "disk" else "memory")
+        folder = RunFolder(tmp_path / where / record["id"])
+        assert not (folder.path / "hidden_states.bin").exists()
+        for code, scores in record["scores"].items():
+            assert scores == pytest.approx(plain["scores"][code], abs=1e-4)
+
+
 def test_a_finished_run_is_not_repeated(make: Callable[..., RunConfig]) -> None:
     first = run(make())
     progress = Recorder()
@@ -83,6 +110,7 @@ def test_identity_is_what_affects_the_output(
 
     base = identity(make())
     assert identity(make(runtime={"micro_batch_tokens": 64, "device": "cpu"})) == base
+    assert identity(make(runtime={"keep_hidden_states": "disk"})) == base
     moved = tmp_path / "elsewhere"
     shutil.copytree(sib_folder, moved)
     assert identity(make(task={"data": str(moved)})) == base

@@ -439,7 +439,7 @@ def test_detach_restores_the_backbone(case: MethodCase) -> None:
             {"name": "prefix_tuning", "parameterization": "mlp", "initialization": "activations"},
             "activations",
         ),
-        ({"name": "llama_adapter", "init_std": 0.1}, "init_std"),
+        ({"name": "llama_adapter", "init_text": "Topic:"}, "init_text"),
         ({"name": "llama_adapter", "initialization": "random", "init_text": "x"}, "init_text"),
         ({"name": "soft_prompt", "init_text": "x"}, "init_text"),
         ({"name": "soft_prompt", "network_size": 8}, "network_size"),

@@ -1,6 +1,31 @@
 """Statistics over records, without torch."""
 
 from polyprefix.analysis.comparison import Comparison, MethodRun, compare
+from polyprefix.analysis.curves import Trend, curve, doubling_trend, setting
+from polyprefix.analysis.groups import GROUPS, group_means, language_means
+from polyprefix.analysis.hierarchical import Pooled, Slope, pool, pool_languages, regress
+from polyprefix.analysis.paired import (
+    Estimates,
+    adjust,
+    paired_bootstrap,
+    sign_flip_test,
+    stratified_bootstrap,
+)
+from polyprefix.analysis.pairs import (
+    Difference,
+    WinMatrix,
+    compare_languages,
+    compare_means,
+    compare_seeds,
+    win_matrix,
+)
+from polyprefix.analysis.records import (
+    Examples,
+    finished,
+    method_labels,
+    read_examples,
+    score_table,
+)
 from polyprefix.analysis.scores import (
     GroupScore,
     LanguageScore,
@@ -8,18 +33,59 @@ from polyprefix.analysis.scores import (
     language_scores,
     mean_calibrated,
 )
+from polyprefix.analysis.seen import pretraining_shares
 from polyprefix.analysis.settings import LabelledRun, Setting, settings
+from polyprefix.analysis.source_bias import SourceBias, source_bias
+from polyprefix.analysis.typology import correlations, language_features
+from polyprefix.analysis.uriel import KINDS, Uriel, language_distances, read_uriel
 
 __all__ = [
+    "GROUPS",
+    "KINDS",
     "Comparison",
+    "Difference",
+    "Estimates",
+    "Examples",
     "GroupScore",
     "LabelledRun",
     "LanguageScore",
     "MethodRun",
+    "Pooled",
     "Setting",
+    "Slope",
+    "SourceBias",
+    "Trend",
+    "Uriel",
+    "WinMatrix",
+    "adjust",
     "compare",
+    "compare_languages",
+    "compare_means",
+    "compare_seeds",
+    "correlations",
+    "curve",
+    "doubling_trend",
+    "finished",
+    "group_means",
     "group_scores",
+    "language_distances",
+    "language_features",
+    "language_means",
     "language_scores",
     "mean_calibrated",
+    "method_labels",
+    "paired_bootstrap",
+    "pool",
+    "pool_languages",
+    "pretraining_shares",
+    "read_examples",
+    "read_uriel",
+    "regress",
+    "score_table",
+    "setting",
     "settings",
+    "sign_flip_test",
+    "source_bias",
+    "stratified_bootstrap",
+    "win_matrix",
 ]

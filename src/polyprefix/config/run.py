@@ -124,6 +124,10 @@ class RuntimeConfig(Spec):
     ``micro_batch_tokens``, ``evaluation_batch_tokens``: tokens of one forward pass as they are laid
     out: what examples share counts once, padding counts.
     ``checkpoint_every``: steps between checkpoints; ``None``: at every dev evaluation.
+    ``keep_hidden_states``: compute what enters the lowest adapted layer once for each training
+    text, instead of in every epoch, and keep it in ``memory``, or in a file of the run's folder on
+    ``disk`` while it trains. ``auto``: in memory, where it takes a quarter of what is free at most
+    and half of the layers or more are below, in trainings of two epochs or more. ``never``.
     ``together``: runs of a sweep that are trained at once, at most. Each takes memory for its
     adapter and optimizer; of activations there are ``micro_batch_tokens`` however many they are.
     """
@@ -133,6 +137,7 @@ class RuntimeConfig(Spec):
     evaluation_batch_tokens: Positive = 16384
     gradient_checkpointing: bool = False
     checkpoint_every: Positive | None = None
+    keep_hidden_states: Literal["auto", "memory", "disk", "never"] = "auto"
     together: Positive = 8
 
 

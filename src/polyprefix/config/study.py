@@ -170,8 +170,8 @@ def expand(
     Args:
         file: the study.
         output: folder of its runs.
-        settings: ``key=value``, laid over every run.
-        change: what is done to the values of every run; ``settings`` still win.
+        settings: ``key=value``, laid over every run in the end.
+        change: what is done before to the values of every run, which are valid.
 
     Raises:
         ConfigError: with file and line: an unknown key of a run, a wrong value, or a key that would
@@ -183,9 +183,8 @@ def expand(
         lines: dict[Place, int] = {
             tuple(key.split(".")): file.lines[at] for key, at in origins.items() if at in file.lines
         }
-        given = override(values, settings)
-        RunConfig.read(given, file.where, lines)
-        changed = change(given)
+        RunConfig.read(values, file.where, lines)
+        changed = change(values)
         if changed is not None:
             final = override(changed, settings) | {"output": output}
             run = RunConfig.read(final, file.where, lines)
@@ -240,11 +239,13 @@ def _combinations(
             origins: dict[str, Place] = {}
             for path, value, source in [*base, *itertools.chain.from_iterable(combination)]:
                 try:
+                    if any(key.startswith(f"{path}.") for key in origins):
+                        raise ConfigError("keys below it would be lost")
                     put(values, path, value)
                 except ConfigError:
                     raise ConfigError(
-                        f"{file.where}, line {file.lines[source]}: key {path!r}: what it stands in "
-                        "holds a value, not keys"
+                        f"{file.where}, line {file.lines[source]}: key {path!r}: a value and keys "
+                        "below it exclude each other"
                     ) from None
                 origins[path] = source
             yield values, origins

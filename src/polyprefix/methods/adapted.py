@@ -13,7 +13,7 @@ from torch import nn
 
 from polyprefix.config import ConfigError, unknown
 from polyprefix.methods.base import Adapter, MethodConfig, Setting, method_config, method_of
-from polyprefix.models import Backbone, CallContext, calling
+from polyprefix.models import Backbone, CallContext, Entering, calling
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +181,7 @@ class AdaptedModel(nn.Module):
         past_key_values: Any = None,
         use_cache: bool = False,
         keep: torch.Tensor | None = None,
+        entering: Entering | None = None,
     ) -> Output:
         """Logits of a batch.
 
@@ -195,11 +196,19 @@ class AdaptedModel(nn.Module):
             past_key_values: a cache of transformers, holding text only.
             use_cache: return a cache.
             keep: ``[N]`` indices into the ``B * T`` positions at which logits are wanted.
+            entering: what these texts' hidden states are below the adapted layers, where it is
+                known; layers below are not computed. Not with a cache.
 
         Returns:
             logits ``[B, T, V]``, or ``[N, V]`` with ``keep``; the cache.
         """
         batch, length = input_ids.shape
+        if entering is not None:
+            if past_key_values is not None or use_cache:
+                raise ValueError("entering excludes a cache: layers below have no keys and values")
+            for name in {self.active} if adapters is None else set(adapters):
+                if name is not None and self.adapter(name).lowest_layer < entering.layer:
+                    raise ValueError(f"adapter {name!r} changes layers below {entering.layer}")
         if position_ids is not None:
             if attention_mask is not None or past_key_values is not None:
                 raise ValueError("position_ids excludes attention_mask and past_key_values")
@@ -221,6 +230,7 @@ class AdaptedModel(nn.Module):
             input_ids.device,
             until=until,
             key_positions=key_positions if keep_positions else None,
+            entering=entering,
         )
         with calling(context):
             output = self.backbone.hidden_states(

@@ -154,6 +154,13 @@ class Adapter(nn.Module, ABC):
         """By how much the positions of the text are moved (PEFT's prefix convention)."""
         return 0
 
+    @property
+    def lowest_layer(self) -> int:
+        """The first layer that computes anything else than it does in the backbone. What enters it
+        depends on the text alone, and can be kept while the adapter is trained. 0, where soft
+        tokens or trained embeddings are, or where it is not known."""
+        return 0
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by name; all fp32."""
         return dict(self.named_parameters())

@@ -29,7 +29,7 @@ class BottleneckConfig(MethodConfig):
 
     size: Annotated[int, Field(gt=0)] = 16
     placement: Literal["houlsby", "pfeiffer"] = "houlsby"
-    layers: Layers = "all"
+    layers: Layers = "upper"
 
 
 class _Bottleneck(nn.Module):
@@ -80,6 +80,10 @@ class Bottleneck(Adapter):
     @classmethod
     def claims_no_op(cls, config: BottleneckConfig) -> bool:
         return True
+
+    @property
+    def lowest_layer(self) -> int:
+        return min(layer for layer, _ in self.places)
 
     def _hook(self, bottleneck: nn.Module) -> Any:
         def hook(_: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor | None:

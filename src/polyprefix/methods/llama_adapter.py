@@ -45,7 +45,7 @@ class LlamaAdapterConfig(MethodConfig):
     length: Annotated[int, Field(gt=0)] = 10
     layers: Layers = "all"
     gate: Literal["head", "layer"] = "head"
-    initialization: Literal["random", "activations"] = "activations"
+    initialization: Literal["random", "activations"] = "random"
     init_text: str | None = None
     init_std: Annotated[float, Field(gt=0)] | None = None
 
@@ -80,7 +80,7 @@ class LlamaAdapter(PrefixedLayers):
     paper = "Zhang et al. 2023, arXiv 2303.16199"
     Config = LlamaAdapterConfig
     peft_type = "ADAPTION_PROMPT"
-    conformance = ({"gate": "layer", "layers": "last:1", "initialization": "random"},)
+    conformance = ({"gate": "layer", "layers": "last:1", "initialization": "activations"},)
     config: LlamaAdapterConfig
 
     def __init__(self, backbone: Backbone, config: LlamaAdapterConfig, setting: Setting) -> None:
@@ -98,7 +98,7 @@ class LlamaAdapter(PrefixedLayers):
 
     @classmethod
     def reference_learning_rate(cls, config: LlamaAdapterConfig) -> float:
-        return 5e-2
+        return 1.5e-2
 
     @classmethod
     def claims_no_op(cls, config: LlamaAdapterConfig) -> bool:

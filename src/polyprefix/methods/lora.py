@@ -44,7 +44,7 @@ class LoraConfig(MethodConfig):
     alpha: Annotated[float, Field(gt=0)] = 8.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: tuple[str, ...] | None = None
-    layers: Layers = "all"
+    layers: Layers = "upper"
 
 
 @register_method
@@ -71,6 +71,10 @@ class Lora(Adapter):
     @classmethod
     def claims_no_op(cls, config: LoraConfig) -> bool:
         return True
+
+    @property
+    def lowest_layer(self) -> int:
+        return min(self.layers)
 
     @property
     def _name(self) -> str:

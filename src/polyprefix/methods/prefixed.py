@@ -18,6 +18,10 @@ class PrefixedLayers(Adapter):
     def prefix(self, place: int) -> LayerPrefix:
         """The prefix of the layer at ``place`` in ``layers``, computed from the parameters."""
 
+    @property
+    def lowest_layer(self) -> int:
+        return min(self.layers)
+
     def install(self) -> None:
         for place, layer in enumerate(self.layers):
             slot = slot_of(self.backbone.attentions[layer])

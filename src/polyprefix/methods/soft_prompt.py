@@ -29,7 +29,7 @@ from polyprefix.models import Backbone
 class SoftPromptConfig(MethodConfig):
     """Keys of ``soft_prompt``.
 
-    ``length``: P. ``position``: ``end`` of the prompt or ``start`` of the text.
+    ``length``: P. ``position``: ``start`` of the text or ``end`` of the prompt.
     ``initialization``: ``vocabulary`` (embeddings of random frequent tokens), ``text`` (of
     ``init_text``, or of the first training prompts) or ``uniform``. ``reparameterization``: train
     a network Linear-ReLU-Linear-LayerNorm of hidden size ``network_size`` (by default d) that
@@ -37,7 +37,7 @@ class SoftPromptConfig(MethodConfig):
     """
 
     length: Annotated[int, Field(gt=0)] = 20
-    position: Literal["end", "start"] = "end"
+    position: Literal["start", "end"] = "start"
     initialization: Literal["vocabulary", "text", "uniform"] = "vocabulary"
     init_text: str | None = None
     reparameterization: Literal["none", "mlp"] = "none"
@@ -68,7 +68,7 @@ class SoftPrompt(Adapter):
     Config = SoftPromptConfig
     peft_type = "PROMPT_TUNING"
     conformance = (
-        {"position": "start", "reparameterization": "mlp", "network_size": 8},
+        {"position": "end", "reparameterization": "mlp", "network_size": 8},
         {"initialization": "text", "tune_backbone": True},
     )
     config: SoftPromptConfig
@@ -96,7 +96,7 @@ class SoftPrompt(Adapter):
     def reference_learning_rate(cls, config: SoftPromptConfig) -> float:
         if config.tune_backbone:
             return 3e-4
-        return 5e-3 if config.reparameterization == "mlp" else 5e-2
+        return 5e-3 if config.reparameterization == "mlp" else 1.5e-2
 
     @classmethod
     def mixes(cls, config: SoftPromptConfig) -> bool:

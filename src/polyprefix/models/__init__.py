@@ -1,7 +1,7 @@
 """Backbones: loading, families, prefix-aware attention."""
 
 from polyprefix.models.backbone import PACKAGED, Backbone, load_backbone
-from polyprefix.models.context import CallContext, calling, current
+from polyprefix.models.context import CallContext, Entering, calling, current
 from polyprefix.models.families import Family, families, get_family, register_family
 from polyprefix.models.prefixes import LayerPrefix, PrefixProducer, slot_of
 from polyprefix.models.rotary import rotate
@@ -10,6 +10,7 @@ __all__ = [
     "PACKAGED",
     "Backbone",
     "CallContext",
+    "Entering",
     "Family",
     "LayerPrefix",
     "PrefixProducer",

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from polyprefix.config import ModelConfig, UnsupportedModel
 from polyprefix.models import attention, context
 from polyprefix.models.families import Family, supported_family
+from polyprefix.models.hidden_states import make_enterable
 from polyprefix.models.rotary import is_fixed
 
 PACKAGED = {"polyprefix/nano": Path(__file__).parent / "packaged" / "nano"}
@@ -52,6 +53,8 @@ class Backbone:
             self.model.config._attn_implementation_internal = attention.IMPLEMENTATION
         else:
             self.model.set_attn_implementation(attention.IMPLEMENTATION)
+        for number, layer in enumerate(self.layers):
+            make_enterable(layer, number)
         self.model.requires_grad_(False)
         self.model.eval()
 

@@ -64,6 +64,23 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Tokens that stand side by side in a batch and in a text.
+
+    Attributes:
+        text: which of the texts that were given.
+        place: of the first token in that text.
+        flat: position of the first token in the batch, of ``B * T``.
+        length: tokens.
+    """
+
+    text: int
+    place: int
+    flat: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Texts laid out for one forward pass.
 
@@ -75,6 +92,8 @@ class Batch:
             alone. ``None`` where every row holds one text, for which causal attention suffices.
         keep: ``[N]`` flat positions of all reads, text after text in the order of ``texts``.
             Texts that read the same token of a shared beginning name the same position.
+        stretches: where each token comes from; a shared one from the first of its texts. What is in
+            none is padding.
         adapters: of each row.
     """
 
@@ -83,6 +102,7 @@ class Batch:
     position_ids: torch.Tensor
     until: torch.Tensor | None
     keep: torch.Tensor
+    stretches: list[Stretch]
     adapters: list[str | None]
 
 
@@ -140,6 +160,27 @@ def lay_out(
         later = [ranks[place] for row in rows[most:] for place in row]
         waiting.extendleft(reversed(later))
         yield _batch(texts, [pool.choose(row) for row in rows[:most]], pad_id, device)
+
+
+def beginnings(texts: Sequence[list[int]]) -> tuple[int, list[npt.NDArray[np.int64]]]:
+    """Number the distinct beginnings of texts, from 0.
+
+    Args:
+        texts: token ids.
+
+    Returns:
+        How many there are; and for each text, ``[T]``, the number of its beginning that ends with
+        each token. Texts have the same numbers where they begin with the same tokens.
+    """
+    order = _Order.of(texts)
+    numbers: list[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * len(texts)
+    path = np.empty(0, dtype=np.int64)
+    end = 0
+    for which, length, shared in zip(order.texts, order.lengths, order.shared, strict=True):
+        path = np.concatenate([path[:shared], np.arange(end, end + length - shared)])
+        end += length - int(shared)
+        numbers[which] = path
+    return end, numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +360,7 @@ def _batch(
     until = np.tile(np.arange(length), (len(rows), 1))
     numbers: list[int] = []
     keep: list[int] = []
+    stretches: list[Stretch] = []
     branched = False
     for number, row in enumerate(rows):
         path: list[int] = []  # the places of the tokens of one text
@@ -331,6 +373,7 @@ def _batch(
             path[shared:] = range(end, end + new)
             ids[number, end : end + new] = text.ids[shared:]
             positions[number, end : end + new] = np.arange(shared, shared + new)
+            stretches.append(Stretch(which, shared, number * length + end, new))
             end += new
             numbers.append(which)
             keep += [number * length + path[place] for place in text.reads]
@@ -341,5 +384,6 @@ def _batch(
         position_ids=torch.from_numpy(positions).to(device),
         until=torch.from_numpy(until).to(device) if branched else None,
         keep=torch.tensor(keep, dtype=torch.long, device=device),
+        stretches=stretches,
         adapters=[texts[row.texts[0]].adapter for row in rows],
     )

@@ -1,5 +1,5 @@
 """What one forward call says to the layers: which rows carry which adapter, which tokens see
-which, and at which positions the keys stand.
+which, at which positions the keys stand, and what enters a layer in place of what those below make.
 
 transformers hands none of this down to its attention functions, so it travels in a context
 variable that :class:`polyprefix.methods.AdaptedModel` sets around each forward. Gradient
@@ -19,6 +19,19 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
+class Entering:
+    """Hidden states that enter a layer; those below it are not computed.
+
+    Attributes:
+        layer: index of the layer.
+        states: ``[B, T, d]``.
+    """
+
+    layer: int
+    states: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class CallContext:
     """The context of one forward pass.
 
@@ -35,6 +48,7 @@ class CallContext:
             packed.
         key_positions: ``[B, S]`` position of every key in its text, where ALiBi or the windows of
             packed rows need it (rotary and learned positions are already in the keys).
+        entering: where the pass begins, ``None`` at the embeddings.
     """
 
     adapter: int | None = None
@@ -43,6 +57,7 @@ class CallContext:
     members: Mapping[int, torch.Tensor] = field(default_factory=dict)
     until: torch.Tensor | None = None
     key_positions: torch.Tensor | None = None
+    entering: Entering | None = None
     _places: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
 
     @classmethod

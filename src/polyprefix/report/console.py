@@ -103,6 +103,7 @@ def _headline(record: dict[str, Any]) -> str:
 
 
 def new_table(*columns: str, left: int = 1) -> Table:
+    """An empty table whose first columns, ``left`` of them, stand left and the others right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
         side: JustifyMethod = "left" if place < left else "right"

@@ -2,6 +2,7 @@
 
 from polyprefix.results.environment import (
     forget_peak_memory,
+    free_memory,
     machine,
     package_versions,
     peak_memory,
@@ -25,6 +26,7 @@ __all__ = [
     "State",
     "StudyFolder",
     "forget_peak_memory",
+    "free_memory",
     "machine",
     "package_versions",
     "peak_memory",

@@ -10,6 +10,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
+
 PACKAGES = (
     "polyprefix",
     "torch",
@@ -82,3 +84,18 @@ def peak_memory() -> int | None:
         return None
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size if sys.platform == "darwin" else size * 1024
+
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says how much memory a container may have (control groups, version 2)."""
+
+
+def free_memory() -> int:
+    """Bytes of memory that this process can still have without swapping."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        most = (CONTROL_GROUP / "memory.max").read_text().strip()
+        taken = int((CONTROL_GROUP / "memory.current").read_text())
+    except (OSError, ValueError):  # not in a container, or not Linux
+        return free
+    return free if most == "max" else max(0, min(free, int(most) - taken))

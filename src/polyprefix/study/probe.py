@@ -23,7 +23,7 @@ from polyprefix.tasks import Example, TaskData
 from polyprefix.training import num_steps
 
 SECONDS = 2.0
-"""Of training, and of scoring in a language, that a probe takes at least, where there is so much."""
+"""Of training, and of scoring, that a probe takes at least, where there is enough."""
 
 STEPS = 3
 """Training steps that are timed at least, after one to warm up."""
@@ -142,10 +142,9 @@ def _step_seconds(fitting: Fitting, config: RunConfig) -> float:
     endless = {"steps": 1_000_000, "epochs": None, "evaluate_every": 1_000_000}
     watch = _Watch()
     timed = fitting.on(runtime=config.runtime.model_copy(update={"checkpoint_every": None}))
-    with tempfile.TemporaryDirectory() as folder:
-        with suppress(_Enough):
-            train = config.train.model_copy(update=endless)
-            timed.train(train, Path(folder), seed=config.seed, progress=watch)
+    with tempfile.TemporaryDirectory() as folder, suppress(_Enough):
+        train = config.train.model_copy(update=endless)
+        timed.train(train, Path(folder), seed=config.seed, progress=watch)
     return watch.mean
 
 

@@ -10,6 +10,7 @@ import torch
 
 from polyprefix.results import machine, package_versions, source_commit
 from polyprefix.study.prepare import Prepared
+from polyprefix.study.texts import text_counts
 from polyprefix.tasks import Prompt
 
 
@@ -58,6 +59,8 @@ def opening(prepared: Prepared, started: str) -> dict[str, Any]:
             "languages": data.languages,
             "data_revision": data.revision,
             "sizes": data.sizes,
+            "parallel": data.task.parallel,
+            "texts": text_counts(data, backbone.tokenizer),
             "bad_rows": [str(row) for row in data.bad_rows],
             "notes": data.notes,
         },

@@ -22,9 +22,11 @@ from accelerate.state import AcceleratorState
 from polyprefix.config import ConfigError, PolyprefixError, RuntimeConfig, TrainConfig, Unwritable
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import Text, lay_out
+from polyprefix.models.hidden_states import HiddenStates
 from polyprefix.results import Progress, Silent
 from polyprefix.training.interrupt import held_back
 from polyprefix.training.job import DevScore, Job, Trained, Training, TrainingExample
+from polyprefix.training.keeping import keep_hidden_states
 
 CPU_TOKENS = 512
 """Tokens of a micro-batch that fill a CPU: beyond them, rows of further trainings bring nothing."""
@@ -131,6 +133,9 @@ def _train(
     if not left:
         return
     accelerator = left[0].accelerator
+    model.use(left[0].job.adapter)
+    with accelerator.autocast():
+        kept = _keep(model, left, runtime, progress)
     prepared: Any = accelerator.prepare_model(model)
     model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
     what = left[0].adapter.title if len(trainings) == 1 else f"{len(trainings)} adapters"
@@ -147,7 +152,8 @@ def _train(
                 started = time.perf_counter()
                 for training in left:
                     training.draw()
-                losses = _accumulate(prepared, model, left, _budget(model, left, runtime))
+                budget = _budget(model, left, runtime)
+                losses = _accumulate(prepared, model, left, budget, kept)
                 per_token = (time.perf_counter() - started) / sum(t.tokens for t in left)
                 changed = False
                 for training, loss in zip(left, losses, strict=True):
@@ -170,6 +176,8 @@ def _train(
             left = remaining
     finally:
         progress.finish()
+        if kept is not None:
+            kept.close()
         # Mixed precision is how to train: what comes after computes in the backbone's own dtype,
         # as it will when the adapter is loaded again.
         accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
@@ -186,6 +194,23 @@ def _reset_accelerate(model: AdaptedModel) -> None:
         torch.cuda.set_device(device)
 
 
+def _keep(
+    model: AdaptedModel, trainings: Sequence[Training], runtime: RuntimeConfig, progress: Progress
+) -> HiddenStates | None:
+    """Hidden states below the lowest layer that any of the trainings adapts."""
+    texts = {tuple(text.ids): text for training in trainings for text in training.texts}
+    drawn = sum(training.steps * training.job.config.batch_size for training in trainings)
+    return keep_hidden_states(
+        model,
+        [training.adapter for training in trainings],
+        list(texts.values()),
+        drawn / len(texts),
+        runtime,
+        trainings[0].job.folder,
+        progress,
+    )
+
+
 def _budget(model: AdaptedModel, trainings: Sequence[Training], runtime: RuntimeConfig) -> int:
     """Tokens of a micro-batch. On a CPU the examples of one step are no further divided, but those
     of several are put together only until they fill it."""
@@ -196,7 +221,11 @@ def _budget(model: AdaptedModel, trainings: Sequence[Training], runtime: Runtime
 
 
 def _accumulate(
-    prepared: Any, model: AdaptedModel, trainings: Sequence[Training], budget: int
+    prepared: Any,
+    model: AdaptedModel,
+    trainings: Sequence[Training],
+    budget: int,
+    kept: HiddenStates | None,
 ) -> list[float]:
     """Add up the gradients of one optimizer step of each training; the mean losses of its tokens.
 
@@ -222,6 +251,7 @@ def _accumulate(
             until=batch.until,
             adapters=batch.adapters,
             keep=batch.keep,
+            entering=None if kept is None else kept.entering(texts, batch),
         ).logits
         of_tokens = F.cross_entropy(logits.float(), targets.to(device), reduction="none")
         losses = torch.zeros_like(counts).index_add(0, of.to(device), of_tokens) / counts

@@ -93,9 +93,9 @@ Standard error of one accuracy: up to 0.035; between seeds the means of the meth
 {spread} (standard deviation, the largest of any method). Nothing of SIB-200 is in what the model
 was trained on. Choices of the recipe were made on SIB-200's *training* and dev sentences in other
 languages and on Polytopics, not on these test sentences; those of the recipe's first version (how
-embeddings are centred; whole English words as tokens) had seen them. Default rates, layers and starts
-of soft prompts and LLaMA-Adapter were chosen on SIB-200's dev sentences and on Polytopics too, after
-a first judgement had shown these two to fall short here.
+embeddings are centred; whole English words as tokens) had seen them. Default rates, layers and
+starts of soft prompts and LLaMA-Adapter were chosen on SIB-200's dev sentences and on Polytopics
+too, after a first judgement had shown these two to fall short here.
 
 ## Training
 

@@ -174,7 +174,7 @@ def shell(
 
 def test_every_command_of_the_readme_works(shell: Shell) -> None:
     shown = [arguments for arguments in commands("polyprefix") if arguments != ["quickstart"]]
-    assert {arguments[0] for arguments in shown} == {"run", "show", "predict", "list"}
+    assert {arguments[0] for arguments in shown} == {"run", "show", "predict", "list", "study"}
     for arguments in shown:
         output = shell(arguments)
         assert output.strip(), arguments

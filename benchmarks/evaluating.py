@@ -27,6 +27,7 @@ from lm_eval.models.huggingface import HFLM
 
 from benchmarks.common import (
     METHODS,
+    Comparison,
     Work,
     affordable,
     arguments,
@@ -124,6 +125,29 @@ class Sides:
         some = [request for group in groups[:: len(groups) // wanted] for request in group]
         return fastest(
             possible, lambda size: self.with_batch(size, lambda: ask(some))(), options.device
+        )
+
+    def comparison(
+        self,
+        ask: Callable[[list[Any]], object],
+        asked: list[Any],
+        options: argparse.Namespace,
+        *,
+        agrees: bool,
+        agreement: dict[str, Any],
+        **more: Any,
+    ) -> Comparison:
+        """Our predictions against the harness, in the batches that it is fastest with."""
+        best = self.best_batch(ask, asked, options)
+        return Comparison(
+            case=self.case,
+            peer="HFLM" if self.case["method"] == "none" else "HFLM with PEFT",
+            work=sum(map(len, self.languages.values())),
+            ours=self.predict,
+            theirs=self.with_batch(best, lambda: ask(asked)),
+            agrees=agrees,
+            agreement=agreement,
+            more=self.about | {"peer's batch": best} | more,
         )
 
 

@@ -23,15 +23,15 @@ import argparse
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Comparison, arguments, fastest, finish, make_model, timed
+from benchmarks.common import Comparison, Result, arguments, fastest, finish, make_model, timed
 from benchmarks.frozen import Floor, Packed, pack
 from benchmarks.training import CHECKED, LOSS, Job, Ours, encode
 from polyprefix.config import ModelConfig, RuntimeConfig
-from polyprefix.methods import AdaptedModel, save_adapter
+from polyprefix.methods import AdaptedModel, Adapter, save_adapter
 from polyprefix.models import load_backbone
 from polyprefix.tasks import Example, get_task
 from polyprefix.training import TrainingExample
@@ -52,33 +52,44 @@ ROWS = (512, 1024, 2048, 4096)
 
 def main(arguments_: Sequence[str] | None = None) -> int:
     """Compare; print the table."""
-    parser = arguments(__doc__)
+    options = options_of(__doc__, list(METHODS), "all").parse_args(arguments_)
+    results: list[Result] = []
+    for case, model, folder, examples in cases(options):
+        results += timed([prepare(case, model, folder, examples, options)], options)
+    return finish("floor", options, results)
+
+
+def options_of(description: str | None, methods: list[str], layers: str) -> argparse.ArgumentParser:
+    """Options of a benchmark of methods in some layers, with its defaults."""
+    parser = arguments(description)
     add = parser.add_argument
     add("--task", choices=["xquad", "xnli", "sib200"], default="xquad")
-    add("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    add("--layers", nargs="+", default=["all"], help="adapted layers: all, last:4...")
+    add("--methods", nargs="+", default=methods, choices=list(METHODS))
+    add("--layers", nargs="+", default=[layers], help="adapted layers: all, last:4...")
     add("--examples", type=int, default=128)
     add("--batch-size", type=int, default=32, help="examples of an optimizer step")
     add("--micro-batch-tokens", type=int, default=RuntimeConfig().micro_batch_tokens)
-    options = parser.parse_args(arguments_)
+    return parser
+
+
+def cases(
+    options: argparse.Namespace,
+) -> Iterator[tuple[dict[str, Any], str, Path, list[TrainingExample]]]:
+    """Each vocabulary, method and choice of layers: the case, the model, a folder for its adapter,
+    and the examples."""
     task = get_task(options.task)
     chosen = choose(task.read_file(options.data, "train").examples, options)
     texts = [task.prompt.render(example.fields) for example in chosen]
-    results = []
     for size in options.vocabulary if options.model is None else [0]:
         with tempfile.TemporaryDirectory() as name:
             model = make_model(Path(name, "model"), options, size, texts)
             backbone = load_backbone(ModelConfig(name=model))
-            if (kind := backbone.family.model_type) != "llama":
-                raise SystemExit(f"the floor is written for llama, not for {kind}")
             examples = encode(backbone.tokenizer, task, chosen)
             for method in options.methods:
                 for layers in options.layers:
                     case = {"task": task.name, "method": method, "layers": layers}
                     case |= {"V": backbone.vocab_size}
-                    folder = Path(name, method, layers.replace(":", "-"))
-                    results += timed([prepare(case, model, folder, examples, options)], options)
-    return finish("floor", options, results)
+                    yield case, model, Path(name, method, layers.replace(":", "-")), examples
 
 
 def prepare(
@@ -93,11 +104,10 @@ def prepare(
 
     def training(**changes: Any) -> tuple[Ours, int]:
         """Our side, and its lowest adapted layer."""
-        adapted = AdaptedModel(load_backbone(ModelConfig(name=model)))
-        values = {"layers": case["layers"], **METHODS[case["method"]], **changes}
-        adapter: Any = adapted.attach({"name": case["method"], **values})
-        save_adapter(adapter, folder)
-        return Ours(Job(model, str(folder), [], batch, budget, 1, device)), min(adapter.layers)
+        adapter = make_adapter(case, model, folder, **changes)
+        if (kind := adapter.backbone.family.model_type) != "llama":
+            raise SystemExit(f"the floor is written for llama, not for {kind}")
+        return Ours(Job(model, str(folder), [], batch, budget, 1, device)), adapter.lowest_layer
 
     still, lowest = training(**WITHOUT_EFFECT.get(case["method"], {}))
     theirs = Floor(model, lowest, device)
@@ -131,6 +141,15 @@ def prepare(
         agreement=agreement,
         more=more,
     )
+
+
+def make_adapter(case: dict[str, Any], model: str, folder: Path, **changes: Any) -> Adapter:
+    """The adapter of a case, saved in a folder."""
+    adapted = AdaptedModel(load_backbone(ModelConfig(name=model)))
+    values = {"layers": case["layers"], **METHODS[case["method"]], **changes}
+    adapter = adapted.attach({"name": case["method"], **values})
+    save_adapter(adapter, folder)
+    return adapter
 
 
 def choose(found: list[Example], options: argparse.Namespace) -> list[Example]:

@@ -75,17 +75,13 @@ def prepare(pair: Sides, options: argparse.Namespace) -> Comparison:
         changed = _changed(pair, rows)
         agreement["changed by the adapter"] = changed
         agrees = agrees and changed > 0
-    best = pair.best_batch(ask, requests, options)
-    return Comparison(
-        case=pair.case,
-        peer="HFLM" if pair.case["method"] == "none" else "HFLM with PEFT",
-        work=len(rows),
-        ours=pair.predict,
-        theirs=pair.with_batch(best, lambda: ask(requests)),
+    return pair.comparison(
+        ask,
+        requests,
+        options,
         agrees=agrees,
         agreement=agreement,
-        more=pair.about
-        | {"peer's batch": best, "tokens written": sum(row["tokens"] for row in rows)},
+        **{"tokens written": sum(row["tokens"] for row in rows)},
     )
 
 

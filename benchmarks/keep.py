@@ -17,57 +17,30 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Result, alternate, arguments, finish, make_model
-from benchmarks.floor import METHODS, choose
-from benchmarks.training import LOSS, Job, Ours, encode
-from polyprefix.config import ModelConfig, RuntimeConfig
-from polyprefix.methods import AdaptedModel, save_adapter
-from polyprefix.models import load_backbone
+from benchmarks.common import Result, alternate, finish
+from benchmarks.floor import cases, make_adapter, options_of
+from benchmarks.training import LOSS, Job, Ours
 from polyprefix.models.batching import beginnings
-from polyprefix.tasks import get_task
 from polyprefix.training import TrainingExample
 
 
 def main(arguments_: Sequence[str] | None = None) -> int:
     """Compare; print the table."""
-    parser = arguments(__doc__)
+    parser = options_of(__doc__, ["prefix_tuning"], "last:2")
     add = parser.add_argument
-    add("--task", choices=["xquad", "xnli", "sib200"], default="xquad")
-    add("--methods", nargs="+", default=["prefix_tuning"], choices=list(METHODS))
-    add("--layers", nargs="+", default=["last:2"], help="adapted layers: last:2, last:4...")
     add("--where", nargs="+", default=["memory"], choices=["memory", "disk"])
-    add("--examples", type=int, default=128)
     add("--epochs", type=int, default=3)
-    add("--batch-size", type=int, default=32, help="examples of an optimizer step")
-    add("--micro-batch-tokens", type=int, default=RuntimeConfig().micro_batch_tokens)
     options = parser.parse_args(arguments_)
-    task = get_task(options.task)
-    chosen = choose(task.read_file(options.data, "train").examples, options)
-    texts = [task.prompt.render(example.fields) for example in chosen]
     results = []
-    for size in options.vocabulary if options.model is None else [0]:
-        with tempfile.TemporaryDirectory() as name:
-            model = make_model(Path(name, "model"), options, size, texts)
-            backbone = load_backbone(ModelConfig(name=model))
-            examples = encode(backbone.tokenizer, task, chosen)
-            for method in options.methods:
-                for layers in options.layers:
-                    adapted = AdaptedModel(load_backbone(ModelConfig(name=model)))
-                    values = {"layers": layers, **METHODS[method]}
-                    adapter = adapted.attach({"name": method, **values})
-                    folder = Path(name, method, layers.replace(":", "-"))
-                    save_adapter(adapter, folder)
-                    case = {"task": task.name, "method": method, "layers": layers}
-                    case |= {"V": backbone.vocab_size}
-                    for where in options.where:
-                        about = case | {"where": where}
-                        results.append(compare(about, model, folder, examples, options))
+    for case, model, folder, examples in cases(options):
+        make_adapter(case, model, folder)
+        for where in options.where:
+            results.append(compare(case | {"where": where}, model, folder, examples, options))
     return finish("keep", options, results)
 
 

@@ -47,22 +47,19 @@ def prepare(pair: Sides, options: argparse.Namespace) -> Comparison:
     rows, theirs = pair.predict(), ask(requests)
     ours = [value for row in rows for value in row["logprobs"]]
     difference = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-    best = pair.best_batch(ask, requests, options)
     agreement = {"largest difference": difference}
     agrees = difference < TOLERANCE
     if pair.case["method"] != "none":
         effect = _effect(pair, ours)
         agreement["effect of the adapter"] = effect
         agrees = agrees and effect > 10 * difference
-    return Comparison(
-        case=pair.case,
-        peer="HFLM" if pair.case["method"] == "none" else "HFLM with PEFT",
-        work=len(rows),
-        ours=pair.predict,
-        theirs=pair.with_batch(best, lambda: ask(requests)),
+    return pair.comparison(
+        ask,
+        requests,
+        options,
         agrees=agrees,
         agreement=agreement,
-        more=pair.about | {"peer's batch": best, "requests": len(requests)},
+        requests=len(requests),
     )
 
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 import yaml
 
-from polyprefix.cli import main
 from polyprefix.config import ConfigError, DataError, ModelConfig, RunConfig, RunError
 from polyprefix.evaluation import Decoding, generate, summarise
 from polyprefix.evaluation.choices import predict_choices
@@ -26,6 +25,7 @@ from polyprefix.results import RunFolder, Silent
 from polyprefix.study import run
 from polyprefix.tasks import Example, get_task
 from tests.conformance.cases import METHODS, TEXT, MethodCase, alone, scramble
+from tests.conftest import Cli
 
 os.environ["HF_DATASETS_OFFLINE"] = "1"  # before datasets is imported, which reads it then
 
@@ -409,23 +409,6 @@ def test_a_continuation_that_cannot_be_scored(
 
 
 # The command -------------------------------------------------------------------------------------
-
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["polyprefix", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        code = stopped.value.code
-        return (code if isinstance(code, int) else 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

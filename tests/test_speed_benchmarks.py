@@ -381,7 +381,7 @@ def test_all_has_a_command_for_every_benchmark_that_parses(monkeypatch: pytest.M
     assert len({job.name for job in found}) == len(found)
     for job in found:
         module = importlib.import_module(f"benchmarks.{job.benchmark}")
-        for name in ("get_task", "sides", "TASK"):
+        for name in ("cases", "get_task", "sides", "TASK"):
             if hasattr(module, name):
                 monkeypatch.setattr(
                     module, name, type("Stop", (), {"__new__": stop, "read_file": stop})

@@ -27,12 +27,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.common import Comparison, Result, arguments, fastest, finish, make_model, timed
 from benchmarks.frozen import Floor, Packed, pack
 from benchmarks.training import CHECKED, LOSS, Job, Ours, encode
-from polyprefix.config import ModelConfig, RuntimeConfig
+from polyprefix.config import ModelConfig
 from polyprefix.methods import AdaptedModel, Adapter, save_adapter
 from polyprefix.models import load_backbone
+from polyprefix.models.budget import training_tokens
 from polyprefix.tasks import Example, get_task
 from polyprefix.training import TrainingExample
 
@@ -68,7 +71,7 @@ def options_of(description: str | None, methods: list[str], layers: str) -> argp
     add("--layers", nargs="+", default=[layers], help="adapted layers: all, last:4...")
     add("--examples", type=int, default=128)
     add("--batch-size", type=int, default=32, help="examples of an optimizer step")
-    add("--micro-batch-tokens", type=int, default=RuntimeConfig().micro_batch_tokens)
+    add("--micro-batch-tokens", type=int, help="by default what a run takes on the device")
     return parser
 
 
@@ -100,7 +103,8 @@ def prepare(
     options: argparse.Namespace,
 ) -> Comparison:
     """One method in some layers, those of ``case``; ``folder`` receives its adapter."""
-    batch, budget, device = options.batch_size, options.micro_batch_tokens, options.device
+    batch, device = options.batch_size, options.device
+    budget = training_tokens(options.micro_batch_tokens, torch.device(device))
 
     def training(**changes: Any) -> tuple[Ours, int]:
         """Our side, and its lowest adapted layer."""

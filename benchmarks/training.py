@@ -62,7 +62,7 @@ class Job:
     adapter: str
     examples: list[tuple[list[int], list[int]]]
     batch_size: int
-    micro_batch_tokens: int
+    micro_batch_tokens: int | None
     micro_batch: int
     device: str
     keep_hidden_states: Literal["auto", "memory", "disk", "never"] = "auto"
@@ -196,7 +196,7 @@ def options_of(description: str | None) -> argparse.ArgumentParser:
     add("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     add("--length", type=int, help="P of prefix tuning, LLaMA-Adapter and soft prompts")
     add("--batch-size", type=int, default=32, help="examples of an optimizer step, both sides")
-    add("--micro-batch-tokens", type=int, default=RuntimeConfig().micro_batch_tokens, help="ours")
+    add("--micro-batch-tokens", type=int, help="ours; by default what a run takes on the device")
     add("--peer-batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="to choose from")
     add("--no-memory", action="store_true", help="do not measure memory")
     return parser

@@ -122,7 +122,8 @@ class RuntimeConfig(Spec):
     are rounded otherwise, and dropout, where a backbone or LoRA has it, falls on other elements.)
 
     ``micro_batch_tokens``, ``evaluation_batch_tokens``: tokens of one forward pass as they are laid
-    out: what examples share counts once, padding counts.
+    out: what examples share counts once, padding counts. ``None``: what fills the device, see
+    ``models/budget.py``.
     ``checkpoint_every``: steps between checkpoints; ``None``: at every dev evaluation.
     ``keep_hidden_states``: compute what enters the lowest adapted layer once for each training
     text, instead of in every epoch, and keep it in ``memory``, or in a file of the run's folder on
@@ -133,8 +134,8 @@ class RuntimeConfig(Spec):
     """
 
     device: str = "auto"
-    micro_batch_tokens: Positive = 8192
-    evaluation_batch_tokens: Positive = 16384
+    micro_batch_tokens: Positive | None = None
+    evaluation_batch_tokens: Positive | None = None
     gradient_checkpointing: bool = False
     checkpoint_every: Positive | None = None
     keep_hidden_states: Literal["auto", "memory", "disk", "never"] = "auto"

@@ -79,7 +79,8 @@ def _score(
     training = model.training
     model.eval()
     try:
-        for batch in lay_out(texts, batch_tokens, model.pad_id, model.backbone.device):
+        device = model.backbone.device
+        for batch in lay_out(texts, batch_tokens, model.pad_id, device, model.attention_length):
             answers = [examples[asked[i][0]].answers[asked[i][1]] for i in batch.texts]
             values, best = _read(model, batch, [t for answer in answers for t in answer], greedy)
             start = 0

@@ -13,7 +13,8 @@ from torch import nn
 
 from polyprefix.config import ConfigError, unknown
 from polyprefix.methods.base import Adapter, MethodConfig, Setting, method_config, method_of
-from polyprefix.models import Backbone, CallContext, Entering, calling
+from polyprefix.models import Backbone, CallContext, Entering, block_sparse, calling
+from polyprefix.models.batching import ATTENTION_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,18 @@ class AdaptedModel(nn.Module):
                 return int(value)
         return 0
 
+    @property
+    def attention_length(self) -> float:
+        """See :func:`polyprefix.models.batching.lay_out`."""
+        return float("inf") if self._blocks else ATTENTION_LENGTH
+
+    @property
+    def _blocks(self) -> bool:
+        """Whether packed rows are attended to in blocks. ALiBi is a bias of every score."""
+        backbone = self.backbone
+        possible = block_sparse.available(backbone.device, backbone.head_dim)
+        return possible and not backbone.family.alibi
+
     # Computation -------------------------------------------------------------------------------
 
     def forward(
@@ -223,13 +236,14 @@ class AdaptedModel(nn.Module):
                 attention_mask = input_ids.new_ones(batch, seen + length)
             key_positions = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
             positions = key_positions[:, -length:]
-        keep_positions = until is not None or self.backbone.family.alibi
+        positions_matter = until is not None or self.backbone.family.alibi
         context, offset = self._route(
             adapters,
             batch,
             input_ids.device,
             until=until,
-            key_positions=key_positions if keep_positions else None,
+            key_positions=key_positions if positions_matter else None,
+            blocks=self._blocks,
             entering=entering,
         )
         with calling(context):

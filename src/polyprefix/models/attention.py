@@ -25,10 +25,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.bias import CausalBias, causal_lower_right
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
-from polyprefix.models import context
+from polyprefix.models import block_sparse, context
 from polyprefix.models.prefixes import RowPrefix, prefixes_of_rows
 
 IMPLEMENTATION = "polyprefix"
@@ -69,9 +71,22 @@ def _attend(
     causal: bool = False,
 ) -> torch.Tensor:
     """Attention, by torch's fused kernels where they can do it. They know no softcap."""
+    # CUDA's flash kernel reads keys that heads share where they are; it takes no mask, and other
+    # kernels want them repeated.
+    flash = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+    shared = flash and (bias is None or isinstance(bias, CausalBias)) and softcap is None
+    if not shared:
+        key, value = (_repeat_heads(states, query.shape[1]) for states in (key, value))
     if softcap is None:
         return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, dropout_p=dropout, scale=scaling, is_causal=causal
+            query,
+            key,
+            value,
+            attn_mask=bias,
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=causal,
+            enable_gqa=shared and query.shape[1] != key.shape[1],
         )
     if causal:
         bias = _causal(query.shape[2], key.shape[2], query.device)
@@ -112,46 +127,53 @@ def _extend_bias(
     return torch.cat([columns, bias], dim=-1)
 
 
-def _merge_by_mass(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    prefix: RowPrefix,
-    bias: torch.Tensor | None,
-    scaling: float,
-    softcap: float | None,
-    prefix_bias: torch.Tensor | None,
+def join(
+    from_text: torch.Tensor,
+    text_mass: torch.Tensor,
+    extra: torch.Tensor,
+    prefix_value: torch.Tensor,
+    gate: torch.Tensor | None,
 ) -> torch.Tensor:
-    """One softmax in which the prefix's mass is multiplied by ``g`` (``gate``, ``[B, H]``).
+    """One softmax over text and prefix, put together from both, ``[B, H, T, D]``.
 
     With Z the text's and Z_p the prefix's sum of exponentials, the prefix's share is
     ``g Z_p / (Z + g Z_p)``: nothing at g = 0, ordinary prefix tuning at g = 1, and differentiable
     in g at 0, which a bias of log g is not.
+
+    Args:
+        from_text: ``[B, H, T, D]``, attention to the text alone.
+        text_mass: ``[B, H, T, 1]``, log Z.
+        extra: ``[B, H, T, P]``, scores of the prefix.
+        prefix_value: ``[B, H, P, D]``.
+        gate: g, broadcasts to ``[B, H, T, 1]``; ``None``: 1.
     """
-    assert prefix.gate is not None
-    heads = query.shape[1]
-    prefix_key = _repeat_heads(prefix.key, heads).to(query.dtype)
-    prefix_value = _repeat_heads(prefix.value, heads).to(query.dtype)
-    text = _scores(query, key, scaling, softcap, bias)
-    extra = _scores(query, prefix_key, scaling, softcap, prefix_bias)
-    return _merged(text, extra, value, prefix_value, prefix.gate[:, :, None, None])
+    odds = extra.logsumexp(-1, keepdim=True) - text_mass  # of prefix against text at g = 1, log
+    if gate is None:
+        share = torch.sigmoid(odds)
+    else:
+        mass = gate.float() * torch.sigmoid(odds)
+        share = mass / (torch.sigmoid(-odds) + mass).clamp_min(torch.finfo(torch.float32).tiny)
+    from_prefix = torch.softmax(extra, -1).to(prefix_value.dtype) @ prefix_value
+    return from_text + share.to(from_text.dtype) * (from_prefix - from_text)
 
 
-def _merged(
-    text: torch.Tensor,
-    extra: torch.Tensor,
-    value: torch.Tensor,
-    prefix_value: torch.Tensor,
-    gate: torch.Tensor,
+def _join_prefix(
+    query: torch.Tensor,
+    from_text: torch.Tensor,
+    text_mass: torch.Tensor,
+    prefix: RowPrefix,
+    bias: torch.Tensor | None,
+    scaling: float,
+    softcap: float | None,
 ) -> torch.Tensor:
-    """:func:`_merge_by_mass` of scores ``[B, H, T, S]`` and ``[B, H, T, P]``; gate broadcasts."""
-    # log of the odds of prefix against text at g = 1, [B, H, T, 1]
-    odds = extra.logsumexp(-1, keepdim=True) - text.logsumexp(-1, keepdim=True)
-    mass = gate.float() * torch.sigmoid(odds)
-    share = mass / (torch.sigmoid(-odds) + mass).clamp_min(torch.finfo(torch.float32).tiny)
-    from_text = torch.softmax(text, -1).to(value.dtype) @ value
-    from_prefix = torch.softmax(extra, -1).to(value.dtype) @ prefix_value
-    return from_text + share.to(value.dtype) * (from_prefix - from_text)
+    """:func:`join` of a prefix; ``bias``: of its columns, ``[B, H or 1, T or 1, P]``."""
+    heads = query.shape[1]
+    key, value = (
+        _repeat_heads(states, heads).to(query.dtype) for states in (prefix.key, prefix.value)
+    )
+    extra = _scores(query, key, scaling, softcap, bias)
+    gate = None if prefix.gate is None else prefix.gate[:, :, None, None]
+    return join(from_text, text_mass, extra, value, gate)
 
 
 def _decode(
@@ -205,7 +227,9 @@ def _decode(
             weights = torch.softmax(torch.cat([extra, text], dim=-1), dim=-1).to(value.dtype)
             output = weights[..., :length] @ prefix_value + weights[..., length:] @ value
         else:
-            output = _merged(text, extra, value, prefix_value, gate(joint))
+            from_text = torch.softmax(text, dim=-1).to(value.dtype) @ value
+            mass = text.logsumexp(-1, keepdim=True)
+            output = join(from_text, mass, extra, prefix_value, gate(joint))
     if additive is not None:
         visible = _additive_visible(additive)
         scores = _scores(folded, additive.key.to(query.dtype), scaling, softcap, visible)
@@ -227,7 +251,7 @@ def prefix_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | BlockMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
@@ -241,8 +265,8 @@ def prefix_attention(
         query: ``[B, H, T, D]`` after rotary embedding.
         key: ``[B, H_kv, S, D]``, cache included.
         value: ``[B, H_kv, S, D]``.
-        attention_mask: ``[B or 1, 1, T, S]`` boolean, ``None`` for plain causal attention; with
-            ``alibi_slopes`` a float bias ``[B, H, T, S]`` that already holds ALiBi.
+        attention_mask: ``[B or 1, 1, T, S]`` boolean or as blocks, ``None`` for plain causal
+            attention; with ``alibi_slopes`` a float bias ``[B, H, T, S]`` that already holds ALiBi.
         scaling: factor on the scores, by default ``D ** -0.5``.
         dropout: probability, 0 outside training.
         softcap: Gemma 2's ``softcap * tanh(scores / softcap)``.
@@ -256,12 +280,20 @@ def prefix_attention(
     joint, additive = prefixes_of_rows(module, batch, heads)
 
     if queries == 1 and not torch.is_grad_enabled() and dropout == 0.0:
+        assert not isinstance(attention_mask, BlockMask)  # a packed row has two tokens at least
         output = _decode(
             query, key, value, attention_mask, scaling, softcap, alibi_slopes, joint, additive
         )
         return output.transpose(1, 2).contiguous(), None
-    key = _repeat_heads(key, heads)
-    value = _repeat_heads(value, heads)
+    if isinstance(attention_mask, BlockMask):
+        if dropout == 0.0:
+            output, mass = block_sparse.attend(query, key, value, attention_mask, scaling, softcap)
+            if joint is not None:
+                columns = None if joint.visible is None else joint.visible[:, None, None, :]
+                mass = mass[..., None]
+                output = _join_prefix(query, output, mass, joint, columns, scaling, softcap)
+            return _add(output, query, additive, scaling, softcap), None
+        attention_mask = block_sparse.dense(attention_mask)
     # A mask is left out for plain causal attention, and for one new token that sees all.
     causal = attention_mask is None and queries > 1
     bias = attention_mask
@@ -270,38 +302,58 @@ def prefix_attention(
 
     if joint is None:
         output = _attend(query, key, value, bias, scaling, softcap, dropout, causal)
-    else:
-        if causal:
-            bias = _causal(queries, key.shape[2], query.device)
-        elif bias is None and joint.visible is not None:
-            bias = torch.ones(1, 1, queries, key.shape[2], dtype=torch.bool, device=query.device)
-        extended = _extend_bias(bias, joint, queries, alibi_slopes)
-        if joint.gate is not None:
-            length = joint.key.shape[2]
-            prefix_bias = None if extended is None else extended[..., :length]
-            output = _merge_by_mass(query, key, value, joint, bias, scaling, softcap, prefix_bias)
+    elif joint.gate is None:
+        length = joint.key.shape[2]
+        if causal and joint.visible is None and softcap is None:
+            # the prefix stands before the text, where every query sees it
+            extended: Any = causal_lower_right(queries, length + queries)
         else:
-            prefix_key = _repeat_heads(joint.key, heads).to(key.dtype)
-            prefix_value = _repeat_heads(joint.value, heads).to(value.dtype)
-            key = torch.cat([prefix_key, key], dim=2)
-            value = torch.cat([prefix_value, value], dim=2)
-            output = _attend(query, key, value, extended, scaling, softcap, dropout)
+            bias = _explicit(bias, causal, joint, queries, key.shape[2])
+            extended = _extend_bias(bias, joint, queries, alibi_slopes)
+        key = torch.cat([joint.key.to(key.dtype), key], dim=2)
+        value = torch.cat([joint.value.to(value.dtype), value], dim=2)
+        output = _attend(query, key, value, extended, scaling, softcap, dropout)
+    else:
+        key, value = _repeat_heads(key, heads), _repeat_heads(value, heads)
+        bias = _explicit(bias, causal, joint, queries, key.shape[2])
+        extended = _extend_bias(bias, joint, queries, alibi_slopes)
+        columns = None if extended is None else extended[..., : joint.key.shape[2]]
+        text = _scores(query, key, scaling, softcap, bias)
+        from_text = torch.softmax(text, -1).to(value.dtype) @ value
+        mass = text.logsumexp(-1, keepdim=True)
+        output = _join_prefix(query, from_text, mass, joint, columns, scaling, softcap)
+    return _add(output, query, additive, scaling, softcap), None
+
+
+def _explicit(
+    bias: torch.Tensor | None, causal: bool, prefix: RowPrefix, queries: int, keys: int
+) -> torch.Tensor | None:
+    """The text's mask, written out where the prefix's columns have to stand before it."""
+    device = prefix.key.device
+    if causal:
+        return _causal(queries, keys, device)
+    if bias is None and prefix.visible is not None:
+        return torch.ones(1, 1, queries, keys, dtype=torch.bool, device=device)
+    return bias
+
+
+def _add(
+    output: torch.Tensor,
+    query: torch.Tensor,
+    additive: RowPrefix | None,
+    scaling: float,
+    softcap: float | None,
+) -> torch.Tensor:
+    """``[B, H, T, D] -> [B, T, H, D]``, with LLaMA-Adapter's own attention added."""
     if additive is not None:
         assert additive.gate is not None
         visible = _additive_visible(additive)
         if visible is not None:
-            visible = visible.expand(-1, 1, queries, -1)
-        term = _attend(
-            query,
-            _repeat_heads(additive.key, heads).to(query.dtype),
-            _repeat_heads(additive.value, heads).to(query.dtype),
-            visible,
-            scaling,
-            softcap,
-            dropout=0.0,
-        )
+            visible = visible.expand(-1, 1, query.shape[2], -1)
+        key, value = (states.to(query.dtype) for states in (additive.key, additive.value))
+        term = _attend(query, key, value, visible, scaling, softcap, dropout=0.0)
         output = output + additive.gate.to(output.dtype)[:, :, None, None] * term
-    return output.transpose(1, 2).contiguous(), None
+    return output.transpose(1, 2).contiguous()
 
 
 def prefix_mask(
@@ -309,8 +361,9 @@ def prefix_mask(
     mask_function: Callable[..., torch.Tensor] = causal_mask_function,
     allow_is_causal_skip: bool = True,
     **arguments: Any,
-) -> torch.Tensor | None:
-    """Boolean mask of the text, ``[B, 1, T, S]``.
+) -> torch.Tensor | BlockMask | None:
+    """Boolean mask of the text, ``[B, 1, T, S]``; of packed rows, where the device attends in
+    blocks, which blocks are seen.
 
     In packed rows a token sees its own text only, and what the family's ``mask_function`` says of
     places in a row (causal, within a window) is asked of positions in the text instead."""
@@ -325,6 +378,9 @@ def prefix_mask(
             own = (key <= query) & (query <= until[batch, key])
             return own & of_text(batch, head, positions[batch, query], positions[batch, key])
 
+        if call.blocks:
+            batch, length = until.shape
+            return block_sparse.block_mask(packed, batch, length, until.device)
         mask_function = packed
         allow_is_causal_skip = False
     mask: torch.Tensor | None = sdpa_mask(

@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isinf
 
 import numpy as np
 import numpy.typing as npt
@@ -134,13 +135,20 @@ def groups(texts: Sequence[list[int]], most: int | None = None) -> list[list[int
 
 
 def lay_out(
-    texts: Sequence[Text], budget: int, pad_id: int, device: torch.device
+    texts: Sequence[Text],
+    budget: int,
+    pad_id: int,
+    device: torch.device,
+    attention_length: float = ATTENTION_LENGTH,
 ) -> Iterator[Batch]:
     """Lay texts out for forward passes of at most ``budget`` tokens each, padding included.
 
     Groups that share a long beginning stand together, long texts before short ones, so that the
     rows of a batch are of one length. Texts of one adapter stand together too: the fewer a batch
-    has, the less it takes. A text longer than the budget is a batch of its own."""
+    has, the less it takes. A text longer than the budget is a batch of its own.
+
+    ``attention_length``: of rows at which attention takes as long as all else in a layer; infinite
+    where it skips what the mask hides."""
     order = _Order.of([text.ids for text in texts], [text.adapter for text in texts])
     longest: dict[str, int] = {}
     for adapter, length in zip(order.adapters, order.lengths, strict=True):
@@ -155,7 +163,7 @@ def lay_out(
     while waiting:
         ranks = _take(waiting, order, budget)
         pool = order.choose(ranks)
-        rows = sorted(_rows(pool, budget), key=pool.size, reverse=True)
+        rows = sorted(_rows(pool, budget, attention_length), key=pool.size, reverse=True)
         most = max(1, budget // pool.size(rows[0]))
         later = [ranks[place] for row in rows[most:] for place in row]
         waiting.extendleft(reversed(later))
@@ -282,20 +290,22 @@ def _take(waiting: deque[int], order: _Order, budget: int) -> list[int]:
 # Rows --------------------------------------------------------------------------------------------
 
 
-def _rows(pool: _Order, budget: int) -> list[list[int]]:
+def _rows(pool: _Order, budget: int, attention_length: float) -> list[list[int]]:
     """Ascending ranks of each row, at the row length that is estimated to take the least time.
 
     Longer rows repeat fewer shared beginnings and need less padding, and take longer to attend in:
-    a row of T tokens is taken to cost ``T (1 + T / ATTENTION_LENGTH)``."""
+    a row of T tokens is taken to cost ``T (1 + T / attention_length)``."""
     tokens = pool.size(range(len(pool.texts)))
     best: list[list[int]] = []
     least = float("inf")
     room = max(pool.lengths)
+    if isinf(attention_length):  # nothing speaks for shorter rows
+        room = max(room, min(tokens, budget))
     # No row length can do with fewer tokens than there are.
-    while tokens * (1 + room / ATTENTION_LENGTH) < least:
+    while tokens * (1 + room / attention_length) < least:
         pieces = _pieces(pool, room)
         longest = max(size for size, _ in pieces)
-        cost = len(pieces) * longest * (1 + longest / ATTENTION_LENGTH)
+        cost = len(pieces) * longest * (1 + longest / attention_length)
         if cost < least:
             least, best = cost, [members for _, members in pieces]
         if room >= min(tokens, budget):

@@ -48,6 +48,7 @@ class CallContext:
             packed.
         key_positions: ``[B, S]`` position of every key in its text, where ALiBi or the windows of
             packed rows need it (rotary and learned positions are already in the keys).
+        blocks: packed rows are attended to in blocks (:mod:`polyprefix.models.block_sparse`).
         entering: where the pass begins, ``None`` at the embeddings.
     """
 
@@ -57,6 +58,7 @@ class CallContext:
     members: Mapping[int, torch.Tensor] = field(default_factory=dict)
     until: torch.Tensor | None = None
     key_positions: torch.Tensor | None = None
+    blocks: bool = False
     entering: Entering | None = None
     _places: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from polyprefix.config import ConfigError, DataError, PolyprefixError
 from polyprefix.evaluation import Decoding, generate, score_answers
+from polyprefix.models.budget import evaluation_tokens
 from polyprefix.models.encoding import Encoder
 from polyprefix.results import RunFolder
 from polyprefix.study.run import load_run
@@ -88,7 +89,8 @@ def answers(
         )
     fields = prompt.fields
     encoder = Encoder(model.backbone.tokenizer, model.room(config["max_length"]))
-    batch_tokens = record["config"]["runtime"]["evaluation_batch_tokens"]
+    wanted = record["config"]["runtime"]["evaluation_batch_tokens"]
+    batch_tokens = evaluation_tokens(wanted, model.backbone.device)
     stream = iter(examples)
     start = 1
     while chunk := list(islice(stream, chunk_size)):

@@ -16,6 +16,7 @@ import torch
 from polyprefix.config import ConfigError, RunError, RuntimeConfig
 from polyprefix.methods import AdaptedModel, Adapter
 from polyprefix.models.batching import Batch, Text, beginnings, lay_out
+from polyprefix.models.budget import evaluation_tokens
 from polyprefix.models.hidden_states import HiddenStates, states_entering
 from polyprefix.results import Progress, free_memory
 
@@ -109,7 +110,8 @@ def keep_hidden_states(
         file.unlink(missing_ok=True)
         raise RunError(f"{what}: cannot write {str(file)!r}: {error.strerror or error}") from error
     try:
-        _fill(kept, model, texts, runtime.evaluation_batch_tokens, progress)
+        budget = evaluation_tokens(runtime.evaluation_batch_tokens, model.backbone.device)
+        _fill(kept, model, texts, budget, progress)
     except BaseException:
         kept.close()
         raise
@@ -131,7 +133,9 @@ def _fill(
     """Compute all states, what texts share once in a batch."""
     progress.start("computing hidden states", len(texts))
     try:
-        for batch in lay_out(texts, budget, model.pad_id, model.backbone.device):
+        for batch in lay_out(
+            texts, budget, model.pad_id, model.backbone.device, model.attention_length
+        ):
             kept.put(texts, batch, _states(model, kept.layer, batch))
             progress.advance(len(batch.texts))
     finally:

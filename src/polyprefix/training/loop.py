@@ -22,14 +22,12 @@ from accelerate.state import AcceleratorState
 from polyprefix.config import ConfigError, PolyprefixError, RuntimeConfig, TrainConfig, Unwritable
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import Text, lay_out
+from polyprefix.models.budget import training_tokens
 from polyprefix.models.hidden_states import HiddenStates
 from polyprefix.results import Progress, Silent
 from polyprefix.training.interrupt import held_back
 from polyprefix.training.job import DevScore, Job, Trained, Training, TrainingExample
 from polyprefix.training.keeping import keep_hidden_states
-
-CPU_TOKENS = 512
-"""Tokens of a micro-batch that fill a CPU: beyond them, rows of further trainings bring nothing."""
 
 
 def train(
@@ -140,6 +138,7 @@ def _train(
     model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
     what = left[0].adapter.title if len(trainings) == 1 else f"{len(trainings)} adapters"
     steps, done = sum(t.steps for t in trainings), sum(t.state.step for t in trainings)
+    budget = training_tokens(runtime.micro_batch_tokens, model.backbone.device)
     progress.start(f"training {what}", steps, done=done)
     model.train()
     changed = True
@@ -152,7 +151,6 @@ def _train(
                 started = time.perf_counter()
                 for training in left:
                     training.draw()
-                budget = _budget(model, left, runtime)
                 losses = _accumulate(prepared, model, left, budget, kept)
                 per_token = (time.perf_counter() - started) / sum(t.tokens for t in left)
                 changed = False
@@ -211,15 +209,6 @@ def _keep(
     )
 
 
-def _budget(model: AdaptedModel, trainings: Sequence[Training], runtime: RuntimeConfig) -> int:
-    """Tokens of a micro-batch. On a CPU the examples of one step are no further divided, but those
-    of several are put together only until they fill it."""
-    if model.backbone.device.type != "cpu" or len(trainings) == 1:
-        return runtime.micro_batch_tokens
-    most = max(training.tokens for training in trainings)
-    return min(runtime.micro_batch_tokens, max(CPU_TOKENS, most))
-
-
 def _accumulate(
     prepared: Any,
     model: AdaptedModel,
@@ -242,7 +231,7 @@ def _accumulate(
     counts.index_add_(0, torch.tensor(owners), torch.tensor([float(len(a)) for a in answers]))
     counts = counts.to(device)
     total = torch.zeros_like(counts)
-    for batch in lay_out(texts, budget, model.pad_id, device):
+    for batch in lay_out(texts, budget, model.pad_id, device, model.attention_length):
         targets = torch.tensor([token for i in batch.texts for token in answers[i]])
         of = torch.tensor([owners[i] for i in batch.texts for _ in answers[i]])
         logits = prepared(

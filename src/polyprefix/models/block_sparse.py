@@ -1,0 +1,88 @@
+"""Attention of packed rows without the work that their mask hides.
+
+In a row of many texts nearly all of the ``T x T`` scores are hidden. Torch's flex attention,
+compiled for the device, leaves out every block of 128 x 128 that is hidden as a whole, so that a
+long row takes as long as its texts do alone. It returns the logarithm of each query's sum of
+exponentials beside the output, and with that a prefix joins afterwards
+(:func:`polyprefix.models.attention.join`): the mask is the text's own, whatever the layer carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch.nn.attention.flex_attention import (
+    BlockMask,
+    create_block_mask,
+    create_mask,
+    flex_attention,
+)
+
+DEVICES = frozenset({"cuda"})
+"""Kinds of devices that it is compiled for. On a CPU it has no backward pass."""
+
+LEAST_HEAD = 16
+"""Head size D from which on its kernels work."""
+
+Sees = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""``(batch, head, query, key) -> bool``, on indices."""
+
+
+def available(device: torch.device, head_dim: int) -> bool:
+    """Whether packed rows on this device can be attended to in blocks."""
+    return device.type in DEVICES and head_dim >= LEAST_HEAD
+
+
+def block_mask(sees: Sees, batch: int, length: int, device: torch.device) -> BlockMask:
+    """The blocks of ``[B, 1, T, T]`` that are not hidden as a whole."""
+    return create_block_mask(sees, batch, None, length, length, device=device)
+
+
+def dense(mask: BlockMask) -> torch.Tensor:
+    """The boolean mask ``[B, 1, T, T]`` that ``mask`` was made from."""
+    batch, _, queries, keys = mask.shape
+    where: Any = mask.kv_num_blocks.device
+    return create_mask(mask.mask_mod, batch, None, queries, keys, device=where)
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: BlockMask,
+    scaling: float,
+    softcap: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention ``[B, H, T, D]`` and the logarithm of its sums of exponentials ``[B, H, T]``.
+
+    ``key`` and ``value`` have H_kv heads."""
+    found: tuple[torch.Tensor, torch.Tensor] = _compiled(query.is_cuda)(
+        query,
+        key,
+        value,
+        score_mod=None if softcap is None else _capped(softcap),
+        block_mask=mask,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+        return_lse=True,
+    )
+    return found
+
+
+@cache
+def _compiled(compiled: bool) -> Any:
+    # dynamic: rows are of any length, and a kernel for each would be compiled anew in every step
+    return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
+
+
+@cache
+def _capped(softcap: float) -> Callable[..., torch.Tensor]:
+    """Gemma 2's ``softcap * tanh(scores / softcap)``; one function a cap, for one kernel a cap."""
+
+    def score(score: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return softcap * torch.tanh(score / softcap)
+
+    return score

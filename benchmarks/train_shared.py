@@ -8,13 +8,14 @@ questions. See ``benchmarks/training.py`` for what the two sides do.
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 from collections.abc import Sequence
 
 from benchmarks.common import finish
 from benchmarks.training import compare, options_of
-from polyprefix.tasks import Example, get_task
+from polyprefix.tasks import Example, Task, get_task
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,15 +24,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--passages", type=int, default=24)
     options = parser.parse_args(arguments)
     task = get_task("xquad")
+    case = {"data": options.data.stem, "passages": options.passages}
+    return finish("train_shared", options, compare(case, task, choose(task, options), options))
+
+
+def choose(task: Task, options: argparse.Namespace) -> list[Example]:
+    """``--passages`` at random, with all their questions."""
     passages: dict[str, list[Example]] = {}
     for example in task.read_file(options.data, "train").examples:
         passages.setdefault(example.fields["context"], []).append(example)
-    chosen = random.Random(options.seed).sample(
-        sorted(passages), min(options.passages, len(passages))
-    )
-    examples = [example for passage in chosen for example in passages[passage]]
-    case = {"data": options.data.stem, "passages": len(chosen)}
-    return finish("train_shared", options, compare(case, task, examples, options))
+    if options.passages > len(passages):
+        raise SystemExit(f"{options.data} has {len(passages)} passages")
+    chosen = random.Random(options.seed).sample(sorted(passages), options.passages)
+    return [example for passage in chosen for example in passages[passage]]
 
 
 if __name__ == "__main__":

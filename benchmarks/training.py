@@ -92,10 +92,12 @@ Steps = list[tuple[float, float]]
 class Ours:
     """Polyprefix."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, model: AdaptedModel | None = None) -> None:
         self.job = job
-        self.model = AdaptedModel(load_backbone(ModelConfig(name=job.model), job.device))
-        load_adapter(self.model, job.adapter)
+        if model is None:
+            model = AdaptedModel(load_backbone(ModelConfig(name=job.model), job.device))
+            load_adapter(model, job.adapter)
+        self.model = model
 
     def __call__(
         self, examples: Sequence[TrainingExample], batch_size: int, steps: int | None = None
@@ -131,9 +133,10 @@ class Ours:
 class Theirs:
     """A plain loop over a PEFT model."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, model: Any = None) -> None:
         self.job = job
-        model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32)
+        if model is None:
+            model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32)
         config = PeftConfig.from_pretrained(job.adapter)
         config.inference_mode = False
         if not config.is_prompt_learning:  # a cache in training is of no use but to a prefix
@@ -244,7 +247,7 @@ def prepare(
     )
     ours, theirs = Ours(job), Theirs(job)
     lengths = sorted(len(example.prompt) + len(example.answer) for example in examples)
-    agrees, agreement = _agreement(ours, theirs, examples[:CHECKED])
+    agrees, apart = agreement(ours, theirs, examples[:CHECKED], LOSS, NORM)
     possible = affordable(options.peer_batches, size, lengths[-1])
     sizes = [n for n in possible if n <= options.batch_size] or [1]
     some = examples[:: max(1, len(examples) // options.batch_size)]
@@ -264,22 +267,26 @@ def prepare(
         ours=lambda: ours(examples, options.batch_size),
         theirs=lambda: theirs(examples, options.batch_size, micro_batch=best),
         agrees=agrees,
-        agreement=agreement,
+        agreement=apart,
         more=more,
     )
 
 
-def _agreement(
-    ours: Ours, theirs: Theirs, examples: Sequence[TrainingExample]
+def agreement(
+    ours: Ours,
+    theirs: Theirs,
+    examples: Sequence[TrainingExample],
+    loss_tolerance: float,
+    norm_tolerance: float,
 ) -> tuple[bool, dict[str, Any]]:
     """Two optimizer steps, each over all ``examples``, so their order is of no matter."""
     mine, other = ours(examples, len(examples), 2), theirs(examples, len(examples), 2)
     first, second = (abs(a[0] - b[0]) for a, b in zip(mine, other, strict=True))
     norm = abs(mine[0][1] / other[0][1] - 1)
     moved = abs(mine[1][0] - mine[0][0])
-    allowed = LOSS * max(1.0, other[0][0])
+    allowed = loss_tolerance * max(1.0, other[0][0])
     # A step that changed nothing would agree with another one that does not.
-    agrees = max(first, second) < allowed < moved and norm < NORM
+    agrees = max(first, second) < allowed and second < moved / 2 and norm < norm_tolerance
     apart = {"loss": first, "norm": norm, "loss after a step": second}
     return agrees, {"loss": mine[0][0], "moved": moved, "apart": apart}
 

@@ -176,10 +176,10 @@ class AdaptedModel(nn.Module):
 
     @property
     def _blocks(self) -> bool:
-        """Whether packed rows are attended to in blocks. ALiBi is a bias of every score."""
+        """Whether packed rows are attended to in blocks; not where scores are changed one by one."""
         backbone = self.backbone
-        possible = block_sparse.available(backbone.device, backbone.head_dim)
-        return possible and not backbone.family.alibi
+        plain = not backbone.family.alibi and backbone.softcap is None
+        return plain and block_sparse.available(backbone.device, backbone.head_dim)
 
     # Computation -------------------------------------------------------------------------------
 

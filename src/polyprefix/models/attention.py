@@ -287,7 +287,7 @@ def prefix_attention(
         return output.transpose(1, 2).contiguous(), None
     if isinstance(attention_mask, BlockMask):
         if dropout == 0.0:
-            output, mass = block_sparse.attend(query, key, value, attention_mask, scaling, softcap)
+            output, mass = block_sparse.attend(query, key, value, attention_mask, scaling)
             if joint is not None:
                 columns = None if joint.visible is None else joint.visible[:, None, None, :]
                 mass = mass[..., None]

@@ -133,6 +133,12 @@ class Backbone:
         return self.embedding.weight.dtype
 
     @property
+    def softcap(self) -> float | None:
+        """Gemma 2's cap on attention scores."""
+        cap: float | None = getattr(self.config, "attn_logit_softcapping", None)
+        return cap
+
+    @property
     def sliding_window(self) -> int | None:
         """The window of the layers that have one, in tokens."""
         kinds = getattr(self.config, "layer_types", None)

@@ -54,7 +54,6 @@ def attend(
     value: torch.Tensor,
     mask: BlockMask,
     scaling: float,
-    softcap: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention ``[B, H, T, D]`` and the logarithm of its sums of exponentials ``[B, H, T]``.
 
@@ -63,7 +62,6 @@ def attend(
         query,
         key,
         value,
-        score_mod=None if softcap is None else _capped(softcap),
         block_mask=mask,
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
@@ -76,13 +74,3 @@ def attend(
 def _compiled(compiled: bool) -> Any:
     # dynamic: rows are of any length, and a kernel for each would be compiled anew in every step
     return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
-
-
-@cache
-def _capped(softcap: float) -> Callable[..., torch.Tensor]:
-    """Gemma 2's ``softcap * tanh(scores / softcap)``; one function a cap, for one kernel a cap."""
-
-    def score(score: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        return softcap * torch.tanh(score / softcap)
-
-    return score

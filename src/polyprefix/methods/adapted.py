@@ -176,7 +176,7 @@ class AdaptedModel(nn.Module):
 
     @property
     def _blocks(self) -> bool:
-        """Whether packed rows are attended to in blocks; not where scores are changed one by one."""
+        """Whether packed rows are attended to in blocks: not where scores are changed each."""
         backbone = self.backbone
         plain = not backbone.family.alibi and backbone.softcap is None
         return plain and block_sparse.available(backbone.device, backbone.head_dim)

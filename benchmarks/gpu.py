@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -91,13 +92,7 @@ def matrix_ceiling(device: str) -> float:
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
         a @ b
-    best = fastest_of(lambda: a @ b, device, 10)
-    return 2 * side**3 / best
-
-
-def fastest_of(work: Any, device: str, times: int) -> float:
-    """Seconds of the median of several calls."""
-    return sorted(seconds(work, device) for _ in range(times))[times // 2]
+    return 2 * side**3 / statistics.median(seconds(lambda: a @ b, device) for _ in range(10))
 
 
 def compare(shape: str, ceiling: float, options: argparse.Namespace) -> list[Result]:
@@ -129,7 +124,8 @@ def compare(shape: str, ceiling: float, options: argparse.Namespace) -> list[Res
             attach(adapted, method, Path(name), options.seed, options.length)
             case = {"shape": shape, "method": method, "V": backbone.vocab_size}
             found = prepare(case, adapted, theirs, Path(name), examples, ceiling, options)
-            results += timed([found], options)
+            [result] = timed([found], options)
+            results.append(with_rates(result, ceiling))
             adapted.detach()
             if options.device.startswith("cuda"):
                 torch.cuda.empty_cache()
@@ -169,17 +165,12 @@ def prepare(
         runner(examples, batch)
         memory[side] = used(device) / 2**20
     operations, laid = needed(adapted, examples, batch, options)
-    taken = fastest_of(lambda: ours(examples, batch), device, 3)
     more: dict[str, Any] = {
         "peer's micro-batch": best,
         MEMORY: memory,
         "tokens": {"one by one": tokens_of(examples), "laid out": laid},
-        "tokens a second": {
-            "one by one": round(tokens_of(examples) / taken),
-            "laid out": round(laid / taken),
-        },
+        "operations": operations,
         "ceiling, TFLOP/s": round(ceiling / 1e12, 1),
-        "share of the ceiling": round(operations / taken / ceiling, 3),
     }
     if options.profile:
         more["kernels"] = kernels(lambda: ours(examples, batch))
@@ -193,6 +184,17 @@ def prepare(
         agreement=apart,
         more=more,
     )
+
+
+def with_rates(result: Result, ceiling: float) -> Result:
+    """The result with ours' tokens a second, and the share of the ceiling."""
+    taken = statistics.median(result.ours)
+    more = dict(result.more)
+    operations = more.pop("operations")
+    tokens = more["tokens"].items()
+    more["tokens a second"] = {name: round(count / taken) for name, count in tokens}
+    more["share of the ceiling"] = round(operations / taken / ceiling, 3)
+    return replace(result, more=more)
 
 
 def tokens_of(examples: Sequence[TrainingExample]) -> int:

@@ -66,6 +66,8 @@ def attend(
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
         return_lse=True,
+        # rows of under 128 tokens would be given to a kernel for decoding, which cannot do all
+        kernel_options={"FORCE_USE_FLEX_ATTENTION": True},
     )
     return found
 

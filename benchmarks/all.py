@@ -47,15 +47,30 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
         return Job(name, benchmark, ["--data", str(source), *options.split(), *more])
 
     return [
-        job("train_shared", "train_shared", squad, f"--passages 6 --peer-batches 2 4 8 16 {sizes}"),
-        job("train_xnli", "train_short", nli, f"--task xnli --examples 96 {sizes}"),
+        job(
+            "train_shared",
+            "train_shared",
+            squad,
+            f"--passages 10 --batch-size 16 --peer-batches 1 2 4 8 {sizes}",
+        ),
+        job(
+            "train_xnli",
+            "train_short",
+            nli,
+            f"--task xnli --examples 64 --batch-size 16 --peer-batches 4 8 16 {sizes}",
+        ),
         job(
             "train_sib200",
             "train_short",
             topics / "train.tsv",
-            f"--task sib200 --examples 96 {sizes}",
+            f"--task sib200 --examples 64 --batch-size 16 --peer-batches 4 8 16 {sizes}",
         ),
-        job("score", "score", data, "--languages eng_Latn,deu_Latn --examples 20 --rounds 3"),
+        job(
+            "score",
+            "score",
+            data,
+            "--languages eng_Latn,deu_Latn --examples 20 --rounds 3 --peer-batches 4 8 16 32",
+        ),
         job(
             "generate",
             "generate",
@@ -63,7 +78,7 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             "--languages eng_Latn,spa_Latn --methods none lora --xquad-examples 25 "
             "--mgsm-examples 10 --rounds 3",
         ),
-        job("floor", "floor", squad, "--layers all last:4 --examples 64 --rounds 5"),
+        job("floor", "floor", squad, "--layers all last:4 --examples 64 --rounds 3"),
         job(
             "keep",
             "keep",

@@ -26,6 +26,7 @@ CUDA = torch.device("cuda")
 def masks(monkeypatch: pytest.MonkeyPatch) -> list[BlockMask]:
     """Blocks on a CPU, for heads of any size; what was attended with."""
     monkeypatch.setattr(block_sparse, "DEVICES", {"cpu"})
+    monkeypatch.setattr(block_sparse, "DTYPES", {torch.float32})
     monkeypatch.setattr(block_sparse, "LEAST_HEAD", 1)
     found: list[BlockMask] = []
     original = block_sparse.attend
@@ -82,8 +83,6 @@ def test_cuda_computes_what_a_cpu_does(kind: str, case: MethodCase) -> None:
     for row, target in zip(rows, targets, strict=True):
         logits = reference(torch.tensor([row.ids])).logits[0, list(row.reads)]
         (F.cross_entropy(logits, target, reduction="sum") / 10).backward()
-    in_blocks = model.attention_length == float("inf")
-    assert in_blocks == (model.backbone.head_dim >= 16 and (kind, case) in BLOCKED)
     for batch in lay_out(rows, 10_000, 0, CUDA, model.attention_length):
         logits = packed_logits(model, batch)
         want = [alone(reference, rows[i].ids)[list(rows[i].reads)] for i in batch.texts]

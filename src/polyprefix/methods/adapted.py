@@ -179,7 +179,7 @@ class AdaptedModel(nn.Module):
         """Whether packed rows are attended to in blocks: not where scores are changed each."""
         backbone = self.backbone
         plain = not backbone.family.alibi and backbone.softcap is None
-        return plain and block_sparse.available(backbone.device, backbone.head_dim)
+        return plain and block_sparse.available(backbone.device, backbone.dtype, backbone.head_dim)
 
     # Computation -------------------------------------------------------------------------------
 

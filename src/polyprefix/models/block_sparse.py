@@ -24,16 +24,18 @@ from torch.nn.attention.flex_attention import (
 DEVICES = frozenset({"cuda"})
 """Kinds of devices that it is compiled for. On a CPU it has no backward pass."""
 
-LEAST_HEAD = 16
-"""Head size D from which on its kernels work."""
+DTYPES = frozenset({torch.bfloat16, torch.float16})
+LEAST_HEAD = 64
+"""Head size D from which on, and types in which, its kernels were seen to work. In float32 with D = 16
+none could be chosen (torch 2.11, H100)."""
 
 Sees = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """``(batch, head, query, key) -> bool``, on indices."""
 
 
-def available(device: torch.device, head_dim: int) -> bool:
-    """Whether packed rows on this device can be attended to in blocks."""
-    return device.type in DEVICES and head_dim >= LEAST_HEAD
+def available(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether packed rows can be attended to in blocks."""
+    return device.type in DEVICES and dtype in DTYPES and head_dim >= LEAST_HEAD
 
 
 def block_mask(sees: Sees, batch: int, length: int, device: torch.device) -> BlockMask:

@@ -26,8 +26,8 @@ DEVICES = frozenset({"cuda"})
 
 DTYPES = frozenset({torch.bfloat16, torch.float16})
 LEAST_HEAD = 64
-"""Head size D from which on, and types in which, its kernels were seen to work. In float32 with D = 16
-none could be chosen (torch 2.11, H100)."""
+"""Head size D from which on, and types in which, its kernels were seen to work. In float32 with
+D = 16 there were none (torch 2.11, H100)."""
 
 Sees = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """``(batch, head, query, key) -> bool``, on indices."""

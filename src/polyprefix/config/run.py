@@ -82,7 +82,7 @@ class TrainConfig(Spec):
     """How to train: AdamW on the log-probability of the right answers."""
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """The peak; ``None`` takes the method's default, scaled to the backbone's width."""
+    """The peak; ``null`` takes the method's default, scaled to the backbone's width."""
     steps: Positive | None = None
     """Optimizer steps; ``steps`` or ``epochs``, not both. Neither means 600 steps."""
     epochs: Annotated[float, Field(gt=0)] | None = None
@@ -103,7 +103,7 @@ class TrainConfig(Spec):
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Compute in this type by autocast; what is trained stays in float32."""
     evaluate_every: Positive | None = None
-    """Steps between evaluations on the source language's dev split; ``None``: a tenth of the
+    """Steps between evaluations on the source language's dev split; ``null``: a tenth of the
     training."""
 
     @model_validator(mode="after")
@@ -117,7 +117,7 @@ class DecodingConfig(Spec):
     """How answers are written, for tasks whose answers are."""
 
     max_new_tokens: Positive | None = None
-    """An answer ends after so many tokens at the latest; ``None`` takes the task's number."""
+    """An answer ends after so many tokens at the latest; ``null`` takes the task's number."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Logits are divided by it and an answer is drawn; 0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -147,7 +147,7 @@ class RuntimeConfig(Spec):
     """Compute layers again in the backward pass instead of keeping what they computed: less memory,
     more time."""
     checkpoint_every: Positive | None = None
-    """Steps between checkpoints; ``None``: at every dev evaluation."""
+    """Steps between checkpoints; ``null``: at every dev evaluation."""
     keep_hidden_states: Literal["auto", "memory", "disk", "never"] = "auto"
     """Compute what enters the lowest adapted layer once for each training text, instead of in every
     epoch, and keep it in ``memory``, or in a file of the run's folder on ``disk`` while it trains.

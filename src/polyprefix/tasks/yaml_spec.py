@@ -81,8 +81,8 @@ class TaskSpec(Spec):
     format: Literal["csv", "tsv", "jsonl"] | None = None
     """Of the files; by default what their names end in."""
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
-    """Between cells; by default a tab in ``tsv``, and in ``csv`` a comma, semicolon or tab, whichever
-    fits the header."""
+    """Between cells; by default a tab in ``tsv``, and in ``csv`` a comma, semicolon or tab,
+    whichever fits the header."""
     quoted: bool | None = None
     """Whether cells may stand in double quotes, as they may by default."""
     columns: ColumnsSpec

@@ -1,8 +1,8 @@
 """Hooks of mkdocs: what the site has that is not written by hand, and so cannot go stale.
 
 Pages that are made whole: see :func:`pages`. Parts of pages: a line ``<!-- generate: NAME -->``
-becomes what :data:`PARTS` or :data:`METHOD_PARTS` has under that name. Equations become MathML while
-the site is built, so that a page needs no script and no font for them.
+becomes what :data:`PARTS` or :data:`METHOD_PARTS` has under that name. Equations become MathML
+while the site is built, so that a page needs no script and no font for them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def expanded(nav: Any, known: list[str]) -> Any:
     for item in nav:
         if isinstance(item, str) and item.endswith("/*"):
             inside = item.removesuffix("*")
-            found += sorted(p for p in known if p.startswith(inside) and p != f"{inside}index.md")
+            found += [p for p in known if p.startswith(inside) and p != f"{inside}index.md"]
         elif not (
             isinstance(item, dict) and OPTIONAL.difference(known) & set(map(str, item.values()))
         ):

@@ -158,6 +158,8 @@ def test_the_formulas_of_prefix_parameterizations() -> None:
 
 def parsed(arguments: list[str]) -> None:
     """Read a command line as the program does, without doing what it says."""
+    if ">" in arguments:  # the shell's
+        arguments = arguments[: arguments.index(">")]
     if arguments == ["--version"]:  # done while it is read
         return
     command: Any = typer.main.get_command(app)

@@ -75,8 +75,8 @@ def page(task: Task) -> str:
 def _command(task: Task) -> str:
     data = "" if task.packaged else f" --data {task.name}/"
     return (
-        "polyprefix run --model polyprefix/nano --method prefix_tuning "
-        f"--task {task.name}{data} --languages all"
+        "polyprefix run --model polyprefix/nano --method prefix_tuning \\\n"
+        f"    --task {task.name}{data} --languages all"
     )
 
 

@@ -11,6 +11,16 @@ import griffe
 ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|exc):`~?([^`]+)`")
 
 
+LISTED = re.compile(r"(?m)^Class attributes:\n((?: +.*\n)+)")
+"""A section of ours that is none of Google's."""
+
+
+def _list(found: re.Match[str]) -> str:
+    """Its items as a list; what goes on is indented further."""
+    items = re.sub(r"(?m)^ {4}(\w+): ", r"* **`\1`** – ", found[1])
+    return f"**Class attributes:**\n\n{items}"
+
+
 class Docstrings(griffe.Extension):
     """Rewrites docstrings once all of a package is read, so that names can be looked up."""
 
@@ -40,6 +50,6 @@ def rewrite(thing: griffe.Object) -> None:
         shown = name.rpartition(".")[2]
         return f'<autoref optional identifier="{path}"><code>{shown}</code></autoref>'
 
-    text = ROLE.sub(link, thing.docstring.value)
+    text = LISTED.sub(_list, ROLE.sub(link, thing.docstring.value))
     # "Text::" ends in a colon, "::" alone is nothing; what follows is indented, and so is code.
     thing.docstring.value = re.sub(r"(?m)^ *::$", "", text).replace("::\n", ":\n")

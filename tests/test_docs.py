@@ -61,7 +61,7 @@ def test_everything_registered_has_a_page(pages: dict[str, str]) -> None:
             assert f"<!-- generate: {part} -->" in text
         for part in ("Equation", "Keys", "In short"):
             assert f"\n## {part}\n" in text
-        assert f"[{get_method(name).title}]({name}.md)" in methods.overview()
+        assert f"[`{name}`]({name}.md) | {get_method(name).title} |" in methods.overview()
     for name, task in tasks.documented().items():
         text = pages[f"tasks/{name}.md"]
         assert task.title in text
@@ -93,7 +93,10 @@ def test_every_key_is_described(spec: Any, pages: dict[str, str]) -> None:
     assert len(spec.model_fields) > 5
     for name in spec.model_fields:
         assert f"| `{name}` |" in text
-    assert "`train.warmup` | number ≥ 0, ≤ 1 | `0.1` |" in text
+    assert (
+        "`train.warmup` | number\N{NO-BREAK SPACE}≥\N{NO-BREAK SPACE}0,\N{NO-BREAK SPACE}≤\N{NO-BREAK SPACE}1 | `0.1` |"
+        in text
+    )
 
 
 def test_every_command_is_described(pages: dict[str, str]) -> None:

@@ -166,4 +166,4 @@ def _bounds(metadata: tuple[Any, ...]) -> str:
                 for name, sign in signs.items()
                 if getattr(part, name, None) is not None
             ]
-    return f" {', '.join(found)}" if found else ""
+    return f" {', '.join(found)}".replace(" ", "\N{NO-BREAK SPACE}") if found else ""

@@ -38,12 +38,16 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 """Sizes of models whose trainable parameters are counted, beside the packaged one's."""
 
+ORDER = ("soft_prompt", "prefix_tuning", "llama_adapter", "lora", "bottleneck", "full", "none")
+"""In tables: the methods that the package is about, then what they are compared with."""
+
 PREFIX_OF_OURS = "polyprefix."
 
 
 def documented() -> dict[str, type[Adapter]]:
     """The methods of this package, without those of others that are installed beside it."""
-    return {k: v for k, v in methods().items() if v.__module__.startswith(PREFIX_OF_OURS)}
+    ours = {k: v for k, v in methods().items() if v.__module__.startswith(PREFIX_OF_OURS)}
+    return dict(sorted(ours.items(), key=lambda item: (*ORDER, item[0]).index(item[0])))
 
 
 def diagram(name: str) -> str:
@@ -167,11 +171,11 @@ def overview() -> str:
     """All methods, for the page that leads to theirs."""
     rows = [
         (
-            f"[{method.title}]({name}.md)",
-            code(name),
+            f"[`{name}`]({name}.md)",
+            method.title,
             ", ".join(code(key) for key in method.Config.model_fields) or "none",
             linked(method.paper),
         )
         for name, method in documented().items()
     ]
-    return table(("method", "name", "keys", "paper"), rows)
+    return table(("name", "method", "keys", "paper"), rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -32,8 +33,9 @@ def pages() -> dict[str, str]:
         lines = [f"---\ntitle: {package}\n---\n\n# `{package}` {{#{package}}}\n\n{about}\n"]
         again = []
         for name in exported(import_module(package)):
-            thing = f"{package}.{name}"
             key = identity(import_module(package), name)
+            # A module of the same name would be shown instead.
+            thing = key if find_spec(f"{package}.{name}") else f"{package}.{name}"
             if key in shown:
                 again.append(f"[`{name}`][{shown[key]}]")
             else:

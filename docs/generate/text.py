@@ -19,8 +19,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cell(text: str) -> str:
-    """A text that stays within a cell."""
-    return re.sub(r"\s+", " ", text).replace("|", r"\|")
+    """A text that stays within a cell. In code a bar ends none, and is not to be escaped."""
+    parts = re.split(r"(`+)(.+?)\1(?!`)", re.sub(r"\s+", " ", text))
+    return "".join(
+        part.replace("|", r"\|")
+        if place % 3 == 0
+        else part
+        if place % 3 == 1
+        else part + parts[place - 1]
+        for place, part in enumerate(parts)
+    )
 
 
 def code(text: str) -> str:

@@ -34,8 +34,7 @@ def pages() -> dict[str, str]:
         again = []
         for name in exported(import_module(package)):
             key = identity(import_module(package), name)
-            # A module of the same name would be shown instead.
-            thing = key if find_spec(f"{package}.{name}") else f"{package}.{name}"
+            thing = key if is_module(package, name) else f"{package}.{name}"
             if key in shown:
                 again.append(f"[`{name}`][{shown[key]}]")
             else:
@@ -57,6 +56,13 @@ def exported(package: ModuleType) -> list[str]:
         and thing.__module__ == package.__name__
     ]
     return [name for name in names if not inspect.ismodule(getattr(package, name))]
+
+
+def is_module(package: str, name: str) -> bool:
+    """Whether a package has a module of that name, which would be shown in the thing's place."""
+    return (
+        hasattr(import_module(package), "__path__") and find_spec(f"{package}.{name}") is not None
+    )
 
 
 def identity(package: ModuleType, name: str) -> str:

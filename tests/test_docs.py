@@ -131,6 +131,22 @@ def test_the_formula_of_a_method_counts_its_parameters(name: str) -> None:
     assert counted == (whole if formula == "all" else eval(formula.replace("·", "*"), {}, letters))
 
 
+def test_the_rates_that_pages_name() -> None:
+    for name, options in (
+        ("soft_prompt", {"reparameterization": "mlp"}),
+        ("soft_prompt", {"tune_backbone": True}),  # in the same sentence
+        ("prefix_tuning", {"parameterization": "mlp"}),
+    ):
+        method = get_method(name)
+        rate = method.reference_learning_rate(method.Config(**options))
+        assert rate != method.reference_learning_rate(method.Config())
+        [(key, value)] = options.items()
+        _, _, after = WRITTEN[f"methods/{name}.md"].partition("## In short")
+        paragraph = next(p for p in after.split("\n\n") if f"`{key}: " in p)
+        assert str(value).lower() in paragraph
+        assert f"{rate:.0e}".replace("e-0", "e-") in paragraph
+
+
 def test_the_formulas_of_prefix_parameterizations() -> None:
     """The table of the page, on a model and with another network than the default."""
     rows = re.findall(

@@ -21,7 +21,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 
-.PHONY: help setup quickstart test lint format types imports check clean
+.PHONY: help setup quickstart test lint format types imports docs check clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -65,7 +65,12 @@ types: $(VENV)/.dev ## mypy, strict
 imports: $(VENV)/.dev ## import-linter: the floors of the house
 	$(BIN)/lint-imports
 
-check: lint types imports test ## all of these
+# Warnings are errors, see mkdocs.yml.
+docs: $(VENV)/.dev ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "build/site/index.html"
+
+check: lint types imports docs test ## all of these
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

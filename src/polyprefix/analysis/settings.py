@@ -34,7 +34,6 @@ class Setting:
         source: mean test score of the source language.
         target: mean over seeds of the mean over target languages; ``None`` without any.
         spread: its standard deviation over seeds; ``None`` for one seed.
-        gap: the mean transfer gap, source minus target.
     """
 
     labels: dict[str, Any]
@@ -48,6 +47,7 @@ class Setting:
 
     @property
     def gap(self) -> float | None:
+        """The mean transfer gap, source minus target; ``None`` without a target language."""
         return None if self.target is None else self.source - self.target
 
 

@@ -21,43 +21,51 @@ def is_task_file(name: str) -> bool:
 
 
 class ModelConfig(Spec):
-    """Which backbone.
-
-    ``name``: a name on the Hugging Face hub, a folder, or ``polyprefix/nano``, which is packaged.
-    """
+    """Which backbone."""
 
     name: str
+    """A name on the Hugging Face hub, a folder, or ``polyprefix/nano``, which is packaged."""
     revision: str | None = None
+    """A branch, tag or commit on the hub; by default ``main``. The record holds the commit."""
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Of the frozen weights; ``auto`` takes the one they are stored in. What is trained is in
+    float32 whatever this says."""
     trust_remote_code: bool = False
+    """Let transformers run Python code that comes with a model on the hub."""
 
 
 class TaskConfig(Spec):
-    """Which task, its data and how much of it.
-
-    ``name``: a task, or ``task@prompt`` for one of its other prompts (``xnli@lm-eval``); or the
-    path of a YAML file that defines one.
-    ``data``: a folder in the task's upstream format; without it the task is read from the hub.
-    ``train_data``: a file to train on in place of the task's own training split.
-    ``train_per_class``: few-shot, this many training examples of each label.
-    ``max_length``: tokens of prompt and answer; longer prompts lose their beginning, counted in the
-    record. ``bad_rows``: ``error`` refuses to start on a malformed row, ``skip`` leaves it out and
-    counts it in the record.
-    """
+    """Which task, its data and how much of it."""
 
     name: str
+    """A task, or ``task@prompt`` for one of its other prompts (``xnli@lm-eval``); or the path of a
+    YAML file that defines one."""
     prompt: str | None = None
+    """One of the task's other prompts, as after the ``@`` of ``name``."""
     data: str | None = None
+    """A folder in the task's upstream format; without it the task is read from the hub."""
     train_data: str | None = None
+    """A file to train on in place of the task's own training split."""
     revision: str | None = None
+    """A branch, tag or commit of the data set on the hub."""
     source_language: str = "eng_Latn"
+    """The language that is trained on, and that checkpoints are selected in."""
     languages: str | tuple[str, ...] = "all"
+    """Which languages are tested: ``all``, or codes, names and groups in any mixture, such as
+    ``sw,tr,family:Uralic,script:Cyrl,level:0-2,-en``. The source language is always among them."""
     train_samples: Positive | None = None
+    """So many of the training examples, drawn by the seed."""
     train_per_class: Positive | None = None
+    """Few-shot: this many training examples of each label."""
     dev_samples: Positive | None = None
+    """So many of the dev examples."""
     test_samples: Positive | None = None
+    """So many of the test examples of each language."""
     max_length: Positive = 512
+    """Tokens of prompt and answer; longer prompts lose their beginning, counted in the record."""
     bad_rows: Literal["error", "skip"] = "error"
+    """``error`` refuses to start on a malformed row, ``skip`` leaves it out and counts it in the
+    record."""
 
     @model_validator(mode="before")
     @classmethod
@@ -71,26 +79,32 @@ class TaskConfig(Spec):
 
 
 class TrainConfig(Spec):
-    """How to train.
-
-    ``learning_rate``: ``None`` takes the method's default, scaled to the backbone's width.
-    ``steps`` or ``epochs``, not both; neither means 600 steps. ``batch_size``: examples of an
-    optimizer step, however many micro-batches it takes (``runtime.micro_batch_tokens``).
-    ``evaluate_every``: steps between evaluations on the source language's dev split; ``None``: a
-    tenth of the training.
-    """
+    """How to train: AdamW on the log-probability of the right answers."""
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """The peak; ``null`` takes the method's default, scaled to the backbone's width."""
     steps: Positive | None = None
+    """Optimizer steps; ``steps`` or ``epochs``, not both. Neither means 600 steps."""
     epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the training examples, in place of ``steps``."""
     batch_size: Positive = 16
+    """Examples of an optimizer step, however many micro-batches it takes
+    (``runtime.micro_batch_tokens``)."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the steps over which the rate rises to its peak."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate goes on from there: to zero, or not at all."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's, of all that is trained."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """AdamW's."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients whose norm is larger are scaled down to it."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Compute in this type by autocast; what is trained stays in float32."""
     evaluate_every: Positive | None = None
+    """Steps between evaluations on the source language's dev split; ``null``: a tenth of the
+    training."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -100,15 +114,14 @@ class TrainConfig(Spec):
 
 
 class DecodingConfig(Spec):
-    """How answers are written, for tasks whose answers are.
-
-    ``max_new_tokens``: ``None`` takes the task's. ``temperature``: 0 is greedy. ``top_p``: sample
-    from the most probable tokens that have this share together.
-    """
+    """How answers are written, for tasks whose answers are."""
 
     max_new_tokens: Positive | None = None
+    """An answer ends after so many tokens at the latest; ``null`` takes the task's number."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Logits are divided by it and an answer is drawn; 0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample from the most probable tokens that have this share together."""
 
     @model_validator(mode="after")
     def _effect(self) -> Self:
@@ -120,39 +133,50 @@ class DecodingConfig(Spec):
 class RuntimeConfig(Spec):
     """What may change how fast a run is but not what it computes; not part of its identity. (Sums
     are rounded otherwise, and dropout, where a backbone or LoRA has it, falls on other elements.)
-
-    ``micro_batch_tokens``, ``evaluation_batch_tokens``: tokens of one forward pass as they are laid
-    out: what examples share counts once, padding counts. ``None``: what fills the device, see
-    ``models/budget.py``.
-    ``checkpoint_every``: steps between checkpoints; ``None``: at every dev evaluation.
-    ``keep_hidden_states``: compute what enters the lowest adapted layer once for each training
-    text, instead of in every epoch, and keep it in ``memory``, or in a file of the run's folder on
-    ``disk`` while it trains. ``auto``: in memory, where it takes a quarter of what is free at most
-    and half of the layers or more are below, in trainings of two epochs or more. ``never``.
-    ``together``: runs of a sweep that are trained at once, at most. Each takes memory for its
-    adapter and optimizer; of activations there are ``micro_batch_tokens`` however many they are.
     """
 
     device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes a CUDA device, Apple's, or the CPU, in
+    that order."""
     micro_batch_tokens: Positive | None = None
+    """Tokens of one forward pass in training as they are laid out: what examples share counts once,
+    padding counts. ``null``: what fills the device, 1,024 on a CPU, 8,192 elsewhere."""
     evaluation_batch_tokens: Positive | None = None
+    """The same in evaluation. ``null``: 2,048 on a CPU, 16,384 elsewhere."""
     gradient_checkpointing: bool = False
+    """Compute layers again in the backward pass instead of keeping what they computed: less memory,
+    more time."""
     checkpoint_every: Positive | None = None
+    """Steps between checkpoints; ``null``: at every dev evaluation."""
     keep_hidden_states: Literal["auto", "memory", "disk", "never"] = "auto"
+    """Compute what enters the lowest adapted layer once for each training text, instead of in every
+    epoch, and keep it in ``memory``, or in a file of the run's folder on ``disk`` while it trains.
+    ``auto``: in memory, where it takes a quarter of what is free at most and half of the layers or
+    more are below, in trainings of two epochs or more. ``never``."""
     together: Positive = 8
+    """Runs of a sweep that are trained at once, at most. Each takes memory for its adapter and
+    optimizer; of activations there are ``micro_batch_tokens`` however many they are."""
 
 
 class RunConfig(Spec):
-    """Everything about a run. ``method`` holds ``name`` and that method's own keys."""
+    """Everything about a run."""
 
     model: ModelConfig
+    """Which backbone."""
     method: dict[str, Any]
+    """``name`` of the adaptation method, and that method's own keys."""
     task: TaskConfig
+    """Which task, its data and how much of it."""
     train: TrainConfig = TrainConfig()
+    """How to train."""
     decoding: DecodingConfig = DecodingConfig()
+    """How answers are written, for tasks whose answers are."""
     runtime: RuntimeConfig = RuntimeConfig()
+    """What may change how fast a run is but not what it computes."""
     seed: int = 0
+    """Of everything random: initialisation, the order of examples, subsampling, dropout."""
     output: str = "runs"
+    """Folder in which the run's own folder is made."""
 
     @model_validator(mode="after")
     def _method_named(self) -> Self:

@@ -44,22 +44,29 @@ Change = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 class StudyConfig(Spec):
-    """See the module's text.
-
-    ``paper``: whose experiment it is. ``reports``: what the paper reports. ``unknown``: what it
-    would take to repeat it and is not known. ``chosen``: what was chosen instead. The report shows
-    all four.
-    """
+    """A study, as its file says it. ``paper``, ``reports``, ``unknown`` and ``chosen`` are shown by
+    the report."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Of the folder of its runs: letters, digits, ``.``, ``_`` and ``-``."""
     title: str
+    """For people."""
     paper: str = ""
+    """Whose experiment it is."""
     reports: str = ""
+    """What the paper reports."""
     unknown: str = ""
+    """What it would take to repeat it and is not known."""
     chosen: str = ""
+    """What was chosen instead."""
     base: dict[str, Any] = Field(default_factory=dict)
+    """What all runs have: any part of a run's configuration."""
     grid: tuple[Axes, ...]
+    """What varies: a key, dotted, and its values; every combination is a run. A list of grids is
+    one after another. The axis ``cases`` lays mappings over the whole configuration."""
     select: tuple[str, ...] = ()
+    """Keys that vary and of whose values the best on the source language's dev split is
+    reported."""
 
     @model_validator(mode="before")
     @classmethod

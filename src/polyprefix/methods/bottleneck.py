@@ -25,11 +25,16 @@ from polyprefix.models import Backbone, current
 
 
 class BottleneckConfig(MethodConfig):
-    """Keys of ``bottleneck``: hidden ``size``, ``placement``, ``layers``."""
+    """Keys of ``bottleneck``."""
 
     size: Annotated[int, Field(gt=0)] = 16
+    """s, the hidden size of each network."""
     placement: Literal["houlsby", "pfeiffer"] = "houlsby"
+    """``houlsby``: behind attention and behind the feed-forward block. ``pfeiffer``: behind the
+    feed-forward block only."""
     layers: Layers = "upper"
+    """Which layers are adapted: ``upper`` (all but the lowest two), ``all``, ``last:30``,
+    ``first:4``, ``every:2`` or a list of numbers."""
 
 
 class _Bottleneck(nn.Module):

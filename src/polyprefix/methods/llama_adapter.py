@@ -35,19 +35,22 @@ from polyprefix.models import Backbone, LayerPrefix
 
 
 class LlamaAdapterConfig(MethodConfig):
-    """Keys of ``llama_adapter``.
-
-    ``length``: P. ``layers``: which layers carry prompts. ``gate``: one a ``head`` (the paper) or
-    one a ``layer`` (PEFT). ``initialization`` of the prompts: ``random`` with ``init_std``, or
-    ``activations`` of ``init_text`` or the first training prompts; the gate is zero either way.
-    """
+    """Keys of ``llama_adapter``."""
 
     length: Annotated[int, Field(gt=0)] = 10
+    """P, the number of prompt vectors in each adapted layer."""
     layers: Layers = "all"
+    """Which layers carry prompts: ``all``, ``upper`` (all but the lowest two), ``last:30``,
+    ``first:4``, ``every:2`` or a list of numbers."""
     gate: Literal["head", "layer"] = "head"
+    """One gate a ``head`` (the paper) or one a ``layer`` (PEFT); zero at the start either way."""
     initialization: Literal["random", "activations"] = "random"
+    """Of the prompts: ``random``, or the ``activations`` of ``init_text`` or of the first training
+    prompts."""
     init_text: str | None = None
+    """A text whose activations to start from."""
     init_std: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of a random start; by default 0.02."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -37,14 +37,19 @@ _STARTS = ("gaussian", "orthogonal", "eva")
 
 
 class LoraConfig(MethodConfig):
-    """Keys of ``lora``: ``rank``, ``alpha`` (the update is scaled by alpha / rank), ``dropout``,
-    ``targets`` (names of linear maps; by default query and value) and ``layers``."""
+    """Keys of ``lora``."""
 
     rank: Annotated[int, Field(gt=0)] = 4
+    """r, of the update of each adapted map."""
     alpha: Annotated[float, Field(gt=0)] = 8.0
+    """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the update's inputs that are zeroed in training."""
     targets: tuple[str, ...] | None = None
+    """Names of the linear maps to adapt; by default query and value."""
     layers: Layers = "upper"
+    """Which layers are adapted: ``upper`` (all but the lowest two), ``all``, ``last:30``,
+    ``first:4``, ``every:2`` or a list of numbers."""
 
 
 @register_method

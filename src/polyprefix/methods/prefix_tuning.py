@@ -36,24 +36,28 @@ from polyprefix.models import Backbone, LayerPrefix, rotate
 
 
 class PrefixTuningConfig(MethodConfig):
-    """Keys of ``prefix_tuning``.
-
-    ``length``: P. ``layers``: which layers carry a prefix. ``parameterization``: ``kv``,
-    ``projected`` or ``mlp``. ``initialization``: ``activations`` (of ``init_text``, or of the
-    first training prompts), ``random`` with standard deviation ``init_std``, or ``zero`` effect;
-    by default activations, and random for ``mlp``. ``network_size``: hidden size of the ``mlp``
-    network, by default d. ``positions``: ``text``, or ``peft`` for adapters exchanged with PEFT
-    where positions are not rotary.
-    """
+    """Keys of ``prefix_tuning``."""
 
     length: Annotated[int, Field(gt=0)] = 20
+    """P, the number of keys and values in each adapted layer."""
     layers: Layers = "upper"
+    """Which layers carry a prefix: ``upper`` (all but the lowest two), ``all``, ``last:30``,
+    ``first:4``, ``every:2`` or a list of numbers."""
     parameterization: Literal["kv", "projected", "mlp"] = "kv"
+    """``kv``: keys and values themselves. ``projected``: P vectors of size d that the layer's own
+    frozen maps turn into keys and values. ``mlp``: keys and values made by a network."""
     initialization: Literal["activations", "random", "zero"] | None = None
+    """``activations``: of ``init_text``, or of the first training prompts. ``random``. ``zero``: no
+    effect at the start. By default activations, and random for ``mlp``."""
     init_text: str | None = None
+    """A text whose activations to start from."""
     init_std: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of a random start; by default 0.02."""
     network_size: Annotated[int, Field(gt=0)] | None = None
+    """Hidden size of the ``mlp`` network; by default d."""
     positions: Literal["text", "peft"] = "text"
+    """``text``: the text keeps the positions it has without a prefix. ``peft``: it starts at P, for
+    adapters exchanged with PEFT where positions are not rotary."""
 
     @property
     def start(self) -> str:

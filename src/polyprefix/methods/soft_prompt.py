@@ -27,22 +27,24 @@ from polyprefix.models import Backbone
 
 
 class SoftPromptConfig(MethodConfig):
-    """Keys of ``soft_prompt``.
-
-    ``length``: P. ``position``: ``start`` of the text or ``end`` of the prompt.
-    ``initialization``: ``vocabulary`` (embeddings of random frequent tokens), ``text`` (of
-    ``init_text``, or of the first training prompts) or ``uniform``. ``reparameterization``: train
-    a network Linear-ReLU-Linear-LayerNorm of hidden size ``network_size`` (by default d) that
-    makes the prompt. ``tune_backbone``: train the backbone with it.
-    """
+    """Keys of ``soft_prompt``."""
 
     length: Annotated[int, Field(gt=0)] = 20
+    """P, the number of trained embeddings."""
     position: Literal["start", "end"] = "start"
+    """Where they stand: at the ``start`` of the text, or at the ``end`` of the prompt, before the
+    answer."""
     initialization: Literal["vocabulary", "text", "uniform"] = "vocabulary"
+    """``vocabulary``: the embeddings of random frequent tokens. ``text``: those of ``init_text``,
+    or of the first training prompts. ``uniform``: random, with the spread of the embeddings."""
     init_text: str | None = None
+    """A text to start from, with ``initialization: text``."""
     reparameterization: Literal["none", "mlp"] = "none"
+    """``mlp``: train a network Linear-ReLU-Linear-LayerNorm that makes the prompt."""
     network_size: Annotated[int, Field(gt=0)] | None = None
+    """Hidden size of that network; by default d."""
     tune_backbone: bool = False
+    """Train the whole backbone with the prompt."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

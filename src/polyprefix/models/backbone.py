@@ -62,6 +62,7 @@ class Backbone:
 
     @property
     def config(self) -> Any:
+        """transformers' configuration of the model."""
         return self.model.config
 
     @property
@@ -104,6 +105,7 @@ class Backbone:
 
     @property
     def embedding(self) -> nn.Embedding:
+        """The input embeddings, ``[V, d]``."""
         embedding: nn.Embedding = self.model.get_input_embeddings()
         return embedding
 
@@ -126,10 +128,12 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
+        """Where the model is."""
         return self.embedding.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the model's weights."""
         return self.embedding.weight.dtype
 
     @property

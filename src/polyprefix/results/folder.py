@@ -35,10 +35,12 @@ class RunFolder:
 
     @property
     def id(self) -> str:
+        """The folder's name, which is the run's in records and tables."""
         return self.path.name
 
     @property
     def adapter(self) -> Path:
+        """Where the best adapter is."""
         return self.path / "adapter"
 
     @property
@@ -49,6 +51,7 @@ class RunFolder:
     # Record ------------------------------------------------------------------------------------
 
     def has_record(self) -> bool:
+        """Whether the run was begun."""
         return (self.path / "record.json").is_file()
 
     def finished(self) -> bool:
@@ -77,14 +80,17 @@ class RunFolder:
         return record
 
     def write_record(self, record: dict[str, Any]) -> None:
+        """``record.json``, whole, with the number of its format."""
         write_json(self.path / "record.json", {"format": FORMAT, **record})
 
     def write_config(self, config: dict[str, Any]) -> None:
+        """``config.json``, whole."""
         write_json(self.path / "config.json", config)
 
     # Predictions -------------------------------------------------------------------------------
 
     def predictions_path(self, language: str) -> Path:
+        """Of the prediction rows of a language (FLORES-200 code)."""
         return self.path / "predictions" / f"{language}.jsonl"
 
     def predictions(self, language: str) -> list[dict[str, Any]] | None:
@@ -93,6 +99,7 @@ class RunFolder:
         return read_jsonl(path) if path.is_file() else None
 
     def write_predictions(self, language: str, rows: Sequence[dict[str, Any]]) -> None:
+        """A row an example, whole: a language that has its file has been scored."""
         write_jsonl(self.predictions_path(language), rows)
 
     # Work in progress --------------------------------------------------------------------------
@@ -102,4 +109,5 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def drop_checkpoints(self) -> None:
+        """Remove what a training would go on from; it is over."""
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)

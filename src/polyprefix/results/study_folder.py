@@ -79,6 +79,7 @@ class StudyFolder:
         return read_json(path) if path.is_file() else None
 
     def write_probe(self, key: str, values: dict[str, Any]) -> None:
+        """Keep what a probe measured, for :meth:`probe`."""
         write_json(self._probe_path(key), values)
 
     def _entry_path(self, key: str) -> Path:

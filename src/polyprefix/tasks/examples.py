@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SplitName = Literal["train", "dev", "test"]
+"""What a part of a task's data is for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,68 +28,91 @@ NULLS = ("", "~", "null", "Null", "NULL")
 
 class ColumnsSpec(Spec):
     """Which column is which. A field of the prompt that ``fields`` does not name is the column of
-    the same name. In JSON Lines and on the hub, ``answers.text.0`` reaches into a column.
-
-    ``label``: of choices. ``answers``: right answers, a text or a list of texts. ``target``: what
-    is trained on, where it is not the first answer. ``id``: by default a row's position.
-    ``language``, ``split``: where one file or data set holds several.
-    """
+    the same name. In JSON Lines and on the hub, ``answers.text.0`` reaches into a column."""
 
     fields: dict[Text, Text] = Field(default_factory=dict)
+    """From the prompt's names of fields to columns."""
     label: Text | None = None
+    """Of the right choice."""
     answers: Text | None = None
+    """Of the right answers, a text or a list of texts."""
     target: Text | None = None
+    """Of what is trained on, where it is not the first answer."""
     id: Text | None = None
+    """Of an example's name; by default a row's position."""
     language: Text | None = None
+    """Of the language, where one file or data set holds several."""
     split: Text | None = None
+    """Of the split, where one file or data set holds several."""
 
 
 class HubSpec(Spec):
-    """A data set on the Hugging Face hub. ``config``: the name of a configuration, in which
-    ``{language}`` becomes the task's own code; by default just that, or ``default`` where a column
-    holds the language."""
+    """A data set on the Hugging Face hub."""
 
     name: str = ""
+    """As on the hub: ``somebody/reviews``."""
     config: Text | None = None
+    """Name of a configuration, in which ``{language}`` becomes the task's own code; by default just
+    that, or ``default`` where a column holds the language."""
     revision: Text | None = None
+    """A branch, tag or commit; by default ``main``."""
 
 
 class TaskSpec(Spec):
-    """A task.
-
-    ``files``: by split, a path or a path for each language; in paths ``{language}`` and
-    ``{split}`` are filled in, and relative ones start where the task's file stands. ``hub``:
-    instead. ``splits``: your names of the splits. ``dev_share``: of the training examples to hold
-    out, where there is no dev split. ``languages``: your codes, and what they mean. ``parallel``:
-    whether an id is the same example in every language. ``choices``: each label and the answer
-    that a model gives for it. ``labels``: further spellings of labels in the data. The rest is for
-    written answers.
-    """
+    """A task."""
 
     name: Name
+    """In configurations and in the names of runs: letters, digits, ``.``, ``_`` and ``-``."""
     title: Text | None = None
+    """For people; by default the name."""
     kind: Literal["choice", "answer"]
+    """``choice``: one of a few labels, told by which answer is the likeliest. ``answer``: the model
+    writes."""
     files: dict[SplitName, dict[str, Text]] = Field(default_factory=dict)
+    """A path, or by split (``train``, ``dev``, ``test``) a path or a path for each language.
+    ``{language}`` and ``{split}`` are filled in; relative ones start where the task's file
+    stands."""
     hub: HubSpec = HubSpec()
+    """A data set on the Hugging Face hub, in place of ``files``: its name, or a mapping."""
     splits: dict[SplitName, Text] = Field(default_factory=dict)
+    """Your names of the splits, such as ``{dev: valid}``."""
     dev_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of the training examples to hold out, where there is no dev split."""
     format: Literal["csv", "tsv", "jsonl"] | None = None
+    """Of the files; by default what their names end in."""
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
+    """Between cells; by default a tab in ``tsv``, and in ``csv`` a comma, semicolon or tab,
+    whichever fits the header."""
     quoted: bool | None = None
+    """Whether cells may stand in double quotes, as they may by default."""
     columns: ColumnsSpec
+    """Which column is which."""
     languages: dict[Text, Text]
+    """Your codes, and the language each means; a list where the codes say it themselves."""
     parallel: bool = False
+    """Whether an id is the same example in every language."""
     prompt: Text
+    """A Jinja2 template of what the model reads."""
     choices: dict[Text, Text] = Field(default_factory=dict)
+    """Each label and the answer that a model gives for it, which may be a template too."""
     labels: dict[Text, Text] = Field(default_factory=dict)
+    """Further spellings of labels in the data."""
     metrics: tuple[str, ...] = ()
+    """Of written answers: ``squad``, ``mlqa``, ``number``, ``mgsm`` or ``exact``, one or more."""
     stop: tuple[Text, ...] = ()
+    """A written answer ends before the first of these; by default a new line."""
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
+    """And after so many tokens; by default 32."""
     passage: Text | None = None
+    """The field that a written answer is taken from."""
     answer_separator: Text | None = None
+    """Between several right answers in one cell."""
     headline: Text | None = None
+    """The score that checkpoints are chosen by; by default the first of the metrics."""
     license: Text = "not stated"
+    """Of the data."""
     paper: Text = "not stated"
+    """Where the task comes from."""
 
     @model_validator(mode="before")
     @classmethod

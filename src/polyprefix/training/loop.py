@@ -49,7 +49,13 @@ def train(
 
     Args:
         model: with an adapter attached and in use.
-        examples, config, folder, evaluate, seed: see :class:`Job`.
+        examples: of the source language, to train on.
+        config: how to train.
+        folder: receives the log, checkpoints and the best adapter; see :class:`Job`.
+        evaluate: scores the model on the source language's dev split, under the adapter in use.
+        seed: of the order of examples and of dropout.
+        runtime: how much is computed at once, how often a checkpoint is written, what is kept.
+        progress: shown every step.
 
     Raises:
         RunError: the loss or the gradient became infinite or NaN; the last good checkpoint and the

@@ -1,0 +1,1 @@
+"""What the site says that the code knows."""

@@ -105,25 +105,20 @@ def facts(group: Group) -> list[tuple[str, str]]:
         ("Model", _all(r["model"]["name"] for r in records)),
         ("Model's revision", _all(r["model"]["revision"] for r in records)),
         ("Model's parameters", _all(f"{r['model']['parameters']:,}" for r in records)),
-        (
-            "Precision and device",
-            _all(f"{r['model']['dtype']}, {r['model']['device']}" for r in records),
-        ),
+        ("Precision", _all(r["model"]["dtype"] for r in records)),
+        ("Device", _all(r["model"]["device"] for r in records)),
         ("Commit", _all(r["commit"] or "an installed package" for r in records)),
-        (
-            "Machine",
-            _all(f"{r['machine']['system']}, {r['machine']['cpus']} CPUs" for r in records),
-        ),
+        ("System", _all(r["machine"]["system"] for r in records)),
+        ("Processors", _all(r["machine"]["cpus"] for r in records)),
         *((f"Note: {note.partition(':')[0]}", note) for note in task.get("notes", [])),
     ]
 
 
 def versions(group: Group) -> list[tuple[str, str]]:
     """Of the packages."""
-    names = dict.fromkeys(name for record in group.records for name in record["versions"])
-    return [
-        (n, _all(r["versions"].get(n) or "not installed" for r in group.records)) for n in names
-    ]
+    found = [record["versions"] for record in group.records]
+    names = dict.fromkeys(name for each in found for name in each)
+    return [(name, _all(each.get(name) or "not installed" for each in found)) for name in names]
 
 
 def origins(group: Group) -> list[Origin]:

@@ -163,9 +163,10 @@ def _with_targets(group: Group, settings: Sequence[Setting], names: Sequence[str
         found.doubts.append(f"Differences were not tested: {group.unpaired or 'one method'}.")
     gaps = sorted(zip((s.gap or 0.0 for s in settings), names, strict=True))
     if len(gaps) > 1:
+        (smallest, least), (largest, most) = gaps[0], gaps[-1]
         found.findings.append(
-            f"The transfer gap goes from {signed(gaps[0][0])} ({quoted(gaps[0][1])}) to "
-            f"{signed(gaps[-1][0])} ({quoted(gaps[-1][1])}). A small gap beside a low {source} score is no "
+            f"The transfer gap goes from {signed(smallest)} ({quoted(least)}) to "
+            f"{signed(largest)} ({quoted(most)}). A small gap beside a low {source} score is no "
             "merit."
         )
     _majority(settings, names, found)
@@ -195,9 +196,10 @@ def _headline(group: Group, names: Sequence[str], score: str, leads: Sequence[Le
     if ties:
         # The method that comes next need not be one of the ties: spreads of pairs differ.
         closest = next(lead for lead in leads if not lead.apart)
+        second = quoted(closest.difference.second)
         return (
             f"No method is shown to be best. {best} has the highest {score}, but cannot be told "
-            f"apart from {listed(ties)}: its lead over {quoted(closest.difference.second)} is within noise "
+            f"apart from {listed(ties)}: its lead over {second} is within noise "
             f"({closest.text}{corrected})."
         )
     assert group.examples is not None
@@ -295,16 +297,12 @@ def _precision(group: Group, found: Verdict) -> None:
 
 def _doubt_seeds(group: Group, found: Verdict) -> None:
     single = [
-        name
+        quoted(name)
         for name, setting in zip(group.names, group.settings, strict=True)
         if len(setting.runs) == 1 and "training" in setting.runs[0].record
     ]
     if single:
-        which = (
-            "Every method"
-            if len(single) == len(group.names)
-            else listed([quoted(name) for name in single])
-        )
+        which = "Every method" if len(single) == len(group.names) else listed(single)
         found.doubts.append(
             f"{which} was trained with one seed: how much another training would change its scores "
             "cannot be told. Intervals are about other test examples only."

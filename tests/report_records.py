@@ -12,7 +12,47 @@ from polyprefix.config import RunConfig
 from polyprefix.results import RunFolder
 from polyprefix.tasks import TaskData, get_task, load_task_data
 
+HOSTILE = (
+    "</script><script>window.hacked = 1</script>",
+    '\'"><img src=x onerror="window.hacked = 1">',
+    "{{ 7 * 7 }} {% raw %} {# note #}",
+    "<!-- <script> & ]]> \u2028 end",
+    "\u202eturned \u202d and \u2066 left open",
+    "&lt;b&gt; `code` \\u003c",
+)
+"""Texts that a page must show as they are."""
+
+UNREADABLE = "nothing\0at all \ud800 <img src=x onerror='window.hacked = 1'>"
+"""What no file of data may hold, but an answer may."""
+
+SENTENCES = {
+    "eng_Latn": "Sentence {n} is about {topic}.",
+    "arb_Arab": "الجملة {n} عن {topic} كما نرى.",
+    "deu_Latn": "Satz {n} handelt von {topic}.",
+    "hin_Deva": "वाक्य {n} का विषय {topic} है।",
+    "swh_Latn": "Sentensi {n} ni kuhusu {topic}.",
+    "urd_Arab": "جملہ {n} کا موضوع {topic} ہے۔",
+}
+
 TRAINED = {"prefix_tuning": 23_040, "lora": 9_216, "full": 12_244_032}
+
+
+def write_data(folder: Path, codes: Sequence[str], *, rows: int, text: str = "") -> Path:
+    """A SIB-200 in the upstream layout; the first test sentences are :data:`HOSTILE`."""
+    labels = get_task("sib200").labels  # type: ignore[attr-defined]
+    for code in codes:
+        place = folder / "data" / "annotated" / code
+        place.mkdir(parents=True)
+        for split, count in (("train", 21), ("dev", 14), ("test", rows)):
+            lines = ["index_id\tcategory\ttext"]
+            for n in range(count):
+                topic = labels[n % len(labels)]
+                said = text or SENTENCES[code].format(n=n, topic=topic)
+                if split == "test" and n < len(HOSTILE) and not text:
+                    said = f"{HOSTILE[n]} {said}"
+                lines.append(f"{n}\t{topic}\t{said}")
+            (place / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
 
 
 def write_runs(

@@ -33,10 +33,11 @@ def browse(group: Group, limit: int) -> dict[str, Any]:
             sentences in every language where the test sets are parallel.
 
     Returns:
-        ``languages``, ``methods`` (name and seeds), ``labels``, ``score``; ``examples``, each with
-        ``l`` (place of its language), ``id``, ``fields``, ``gold``, and for each method ``a`` (an
-        answer a seed, ``None`` where it was not asked), ``s`` (their scores) and ``p`` (percent of
-        each label among the choices, the mean over seeds); ``missing``: why texts are not there.
+        ``languages`` (name, BCP-47 tag, direction), ``methods`` (name and seeds), ``labels``,
+        ``score``; ``examples``, each with ``l`` (place of its language), ``id``, ``fields``,
+        ``gold``, and for each method ``a`` (an answer a seed, ``None`` where it was not asked),
+        ``s`` (their scores) and ``p`` (percent of each label among the choices, the mean over
+        seeds); ``missing``: why texts are not there.
     """
     task = group.records[0]["task"]
     labels = list(task["labels"])
@@ -123,7 +124,7 @@ def _rows(group: Group, run: str, code: str) -> dict[str, dict[str, Any]]:
 
 
 def _language(language: Language) -> dict[str, str]:
-    return {"code": language.code, "name": language.name, "tag": language.bcp47}
+    return {"name": language.name, "tag": language.bcp47, "dir": language.direction}
 
 
 def _example(

@@ -81,7 +81,7 @@
       const fields = make("dl", undefined, { class: "fields" });
       for (const [name, text] of Object.entries(example.fields)) {
         const pair = make("div");
-        pair.append(make("dt", name), make("dd", visible(text), { lang: language.tag, dir: "auto" }));
+        pair.append(make("dt", name), make("dd", visible(text), { lang: language.tag, dir: language.dir }));
         fields.append(pair);
       }
       const gold = make("div");

@@ -155,9 +155,10 @@ def test_the_heat_map_has_every_mean_over_seeds(group: Group) -> None:
             assert cell is not None
             assert cell.score == f"{sum(scores) / 2:.3f}"
             spread = abs(scores[0] - scores[1]) / 2**0.5
-            assert cell.error == f"± {spread:.3f}"
             assert "standard error" in cell.title
-            assert "2 seeds" in cell.title
+            # Seeds of what trains nothing cannot differ: that they do not says nothing.
+            assert ("2 seeds" in cell.title) == (name != "none")
+            assert (cell.error == f"± {spread:.3f}") == (name != "none")
         shades = [cell.score_shade for cell in row.cells if cell is not None]
         values = [cell.score for cell in row.cells if cell is not None]
         assert sorted(shades) == [shade for _, shade in sorted(zip(values, shades, strict=True))]
@@ -369,7 +370,7 @@ def test_the_page_is_whole_and_fetches_nothing(group: Group, tmp_path: Path) -> 
 
 
 def test_hostile_texts_stay_texts(group: Group, tmp_path: Path) -> None:
-    plain = outline(written(tmp_path / "plain.html", group))
+    plain = outline(written(tmp_path / "plain.html", group, notes=[("a", "b")]))
     bad = "</title></script><script>alert(1)</script>{{ 7*7 }}{% raw %}\0\ud800\u202e`<b>`"
     runs = []
     for setting in group.settings:
@@ -377,7 +378,7 @@ def test_hostile_texts_stay_texts(group: Group, tmp_path: Path) -> None:
             record = json.loads(json.dumps(run.record))
             record["task"]["title"] = record["commit"] = record["started"] = bad
             record["model"]["name"] = bad.replace("\ud800", "")
-            record["config"]["task"]["prompt"] = bad.replace("\ud800", "")
+            record["config"]["output"] = bad
             record["versions"][bad] = bad
             runs.append(LabelledRun(run.labels, record))
     hostile = replace(group, settings=settings(runs))

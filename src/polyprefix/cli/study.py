@@ -55,7 +55,7 @@ SetOption = Annotated[
 ExamplesOption = Annotated[
     int | None,
     typer.Option(
-        min=0, help="Test examples of a language in the page, to look at (by default 12; 0: none)."
+        min=0, help="Test examples of a language in the page, to look at (by default 20; 0: none)."
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

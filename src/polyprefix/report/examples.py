@@ -57,11 +57,22 @@ def browse(group: Group, limit: int) -> dict[str, Any]:
         "score": group.headline,
         "examples": [
             _example(place, name, rows, texts.get((code, name), {}), task["headline"], labels)
-            for place, (code, examples) in enumerate(kept.items())
-            for name, rows in examples.items()
+            for place, code, name, rows in _by_rank(kept)
         ],
         "missing": missing,
     }
+
+
+def _by_rank(
+    kept: Mapping[str, Mapping[str, list[list[Any]]]],
+) -> list[tuple[int, str, str, list[list[Any]]]]:
+    """The first example of every language, then the second of every language, and so on."""
+    found = [
+        (rank, place, code, name, rows)
+        for place, (code, examples) in enumerate(kept.items())
+        for rank, (name, rows) in enumerate(examples.items())
+    ]
+    return [item[1:] for item in sorted(found, key=lambda item: item[:2])]
 
 
 def read_texts(

@@ -8,6 +8,7 @@ from math import ceil, floor, isnan
 
 import pandas as pd
 
+from polyprefix.analysis import Setting
 from polyprefix.languages import Language
 from polyprefix.report.console import signed
 from polyprefix.report.group import Group
@@ -88,13 +89,13 @@ def heat_map(group: Group) -> HeatMap:
             Total(
                 "" if s.target is None else f"{s.target:.3f}",
                 "" if s.gap is None else signed(s.gap),
-                "" if s.spread is None else f"± {s.spread:.3f}",
+                "" if s.spread is None or not _varies(s) else f"± {s.spread:.3f}",
             )
             for s in group.settings
         ],
         scores=(f"{scores[0]:.2f}", f"{scores[1]:.2f}"),
         gaps=(signed(gaps[0])[:-1], signed(gaps[1])[:-1]),
-        over_seeds=any(len(s.runs) > 1 for s in group.settings),
+        over_seeds=any(map(_varies, group.settings)),
     )
 
 
@@ -106,7 +107,7 @@ def _cell(
     best: float,
 ) -> Cell:
     setting = group.settings[group.names.index(row.method)]
-    several = len(setting.runs) > 1
+    several = _varies(setting)
     error = row.seed_sd if several else row.stderr
     title = f"standard error {row.stderr:.3f} (n = {row.n})"
     if several:
@@ -125,6 +126,11 @@ def _cell(
         title=title,
         best=round(row.score, 3) == best,
     )
+
+
+def _varies(setting: Setting) -> bool:
+    """Whether there are seeds that can differ: those of a method that trains nothing cannot."""
+    return len(setting.runs) > 1 and "training" in setting.runs[0].record
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

@@ -39,7 +39,7 @@ from polyprefix.report.study import groups, selection
 from polyprefix.report.verdict import Verdict, verdict
 from polyprefix.results import write_atomically
 
-EXAMPLES = 12
+EXAMPLES = 20
 """Examples of a language that a page holds, unless told otherwise."""
 
 SCRIPTS = ("theme.js", "tables.js", "examples.js")

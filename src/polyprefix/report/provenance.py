@@ -70,7 +70,7 @@ def _cost(setting: Setting, name: str, best: bool) -> Cost:
         dev=number(setting.dev),
         source=number(setting.source),
         target=number(setting.target),
-        spread=number(setting.spread),
+        spread=number(setting.spread) if training else "",
         calibrated=number(mean(calibrated)) if calibrated else "",
         gap="" if setting.gap is None else signed(setting.gap),
         best=best,

@@ -288,7 +288,12 @@ def _precision(group: Group, found: Verdict) -> None:
         f"error of up to {targets['stderr'].max():.3f}: small differences in one language are not "
         "seen."
     )
-    if targets["seen"].isna().all():
+    seen = targets.groupby("language")["seen"].first()
+    if seen.notna().all():
+        found.findings.append(
+            f"In pretraining the backbone saw {int(seen.sum())} of the {len(seen)} other languages."
+        )
+    else:
         found.doubts.append(
             "Which of these languages the backbone saw in pretraining is not known here, so "
             "zero-shot means without task data in the language, not without text in it."

@@ -22,30 +22,33 @@
     data.languages.forEach((language, place) => filters.language.append(make("option", language.name, { value: place })));
     data.methods.forEach((method, place) => filters.method.append(make("option", method.name, { value: place })));
 
-    // A method is right on an example if at least half of the score was had, on average over seeds.
+    // The mean over seeds: right is all of the score, by every seed; wrong is none of it, by any.
     const score = (example, method) => {
       const asked = example.s[method].filter((value) => value !== null);
       return asked.length ? asked.reduce((a, b) => a + b, 0) / asked.length : null;
     };
-    const right = (example, method) => { const s = score(example, method); return s === null ? null : s >= 0.5; };
+    const outcome = (example, method) => {
+      const value = score(example, method);
+      if (value === null) return null;
+      return value > 0.999 ? "right" : value > 0 ? "part" : "wrong";
+    };
     for (const example of data.examples) {
       example.search = [example.id, ...Object.values(example.fields), ...example.gold, ...example.a.flat()]
         .filter((text) => text !== null).join("\n").toLowerCase().normalize("NFKC");
     }
 
     const chosen = () => {
-      const { language, method, outcome, text } = filters;
+      const { language, method, text } = filters;
+      const answered = filters.outcome.value;
       const wanted = text.value.trim().toLowerCase().normalize("NFKC");
       return data.examples.filter((example) => {
         if (language.value !== "" && example.l !== Number(language.value)) return false;
         if (wanted && !example.search.includes(wanted)) return false;
-        if (!outcome.value) return true;
-        const of = method.value === "" ? data.methods.map((_, place) => place) : [Number(method.value)];
-        const answers = of.map((place) => right(example, place)).filter((value) => value !== null);
-        if (outcome.value === "right") return answers.length > 0 && answers.every((value) => value);
-        if (outcome.value === "wrong") return answers.length > 0 && answers.every((value) => !value);
-        const all = data.methods.map((_, place) => right(example, place)).filter((value) => value !== null);
-        return new Set(all).size > 1;
+        if (!answered) return true;
+        const all = data.methods.map((_, place) => outcome(example, place));
+        if (answered === "differ") return new Set(all.filter((value) => value !== null)).size > 1;
+        const of = method.value === "" ? all.filter((value) => value !== null) : [all[Number(method.value)]];
+        return answered === "part" ? of.includes("part") : of.length > 0 && of.every((value) => value === answered);
       });
     };
 
@@ -68,9 +71,9 @@
     const outcomeCell = (example, method) => {
       const value = score(example, method);
       if (value === null) return make("td", "");
-      const good = right(example, method);
-      const cell = make("td", good ? "✓ right" : "✗ wrong", { class: good ? "right" : "wrong" });
-      if (value !== 0 && value !== 1) cell.append(make("small", ` (${data.score} ${value.toFixed(2)})`));
+      const kind = outcome(example, method);
+      const cell = make("td", { right: "✓ right", part: "◐ in part", wrong: "✗ wrong" }[kind], { class: kind });
+      if (kind === "part") cell.append(make("small", ` (${data.score} ${value.toFixed(2)})`));
       return cell;
     };
 
@@ -94,7 +97,7 @@
       const table = make("table", undefined, { class: "plain answers" });
       table.append(make("caption", "Answers" + (example.p ? "; percent of each choice among the choices, the mean over seeds" : ""), { class: "hidden" }));
       const head = make("tr");
-      for (const name of ["Method", "Answer", "Outcome"]) head.append(make("th", name, { scope: "col" }));
+      for (const name of ["Method", "Outcome", "Answer"]) head.append(make("th", name, { scope: "col" }));
       if (example.p) {
         for (const label of data.labels) {
           const isGold = example.gold.includes(label);
@@ -106,7 +109,7 @@
       const body = make("tbody");
       data.methods.forEach((method, place) => {
         const row = make("tr");
-        row.append(make("th", method.name, { scope: "row" }), answerCell(example.a[place]), outcomeCell(example, place));
+        row.append(make("th", method.name, { scope: "row" }), outcomeCell(example, place), answerCell(example.a[place]));
         for (const percent of example.p ? example.p[place] || data.labels.map(() => "") : []) {
           const cell = make("td", percent === "" ? "" : `${percent}%`, { class: "percent" });
           cell.style.setProperty("--share", `${percent || 0}%`);

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pandas as pd
 
 from polyprefix.analysis import LabelledRun, Setting, settings
 from polyprefix.config import RunConfig
@@ -35,6 +38,11 @@ SENTENCES = {
 }
 
 TRAINED = {"prefix_tuning": 23_040, "lora": 9_216, "full": 12_244_032}
+
+
+def figure(name: str, title: str, caption: str, svg: str, table: pd.DataFrame) -> Any:
+    """What the page needs of a figure."""
+    return SimpleNamespace(name=name, title=title, caption=caption, svg=svg, table=table)
 
 
 def write_data(folder: Path, codes: Sequence[str], *, rows: int, text: str = "") -> Path:

@@ -17,16 +17,16 @@ import pandas as pd
 import pytest
 
 from polyprefix.analysis import LabelledRun, compare_means, compare_seeds, settings
+from polyprefix.config import ConfigError
 from polyprefix.languages import get
 from polyprefix.report import write_page
 from polyprefix.report.examples import LONGEST, browse
-from polyprefix.report.figures import Figure
 from polyprefix.report.group import Group, read_group
 from polyprefix.report.heat_map import SHADES, heat_map
 from polyprefix.report.page import embedded
 from polyprefix.report.provenance import costs, facts, origins, partly_scored, together
 from polyprefix.report.verdict import verdict
-from tests.report_records import HOSTILE, UNREADABLE, write_data, write_runs
+from tests.report_records import HOSTILE, UNREADABLE, figure, write_data, write_runs
 
 CODES = ["eng_Latn", "arb_Arab", "deu_Latn", "hin_Deva", "swh_Latn", "urd_Arab"]
 
@@ -421,13 +421,13 @@ def test_figures_stand_with_their_numbers(
 ) -> None:
     asked = []
 
-    def stand_in(found: Any, select: Any, folder: Path) -> list[Figure]:
+    def stand_in(found: Any, select: Any, folder: Path) -> list[Any]:
         asked.append((found, select, folder))
         table = pd.DataFrame({"<x>": [0.123456, float("nan")], "name": ["<i>", None]})
         svg = '<svg role="img" viewBox="0 0 9 9"><title>T</title></svg>'
-        return [Figure("forest", "Forest <plot>", "A & B", svg, table)]
+        return [figure("forest", "Forest <plot>", "A & B", svg, table)]
 
-    monkeypatch.setattr("polyprefix.report.page.figures", stand_in)
+    monkeypatch.setattr("polyprefix.report.figures.figures", stand_in)
     page = written(tmp_path / "p.html", group, select=["length"])
     assert asked == [(group.settings, ["length"], group.folder)]
     assert '<svg role="img" viewBox="0 0 9 9"><title>T</title></svg>' in page
@@ -435,6 +435,18 @@ def test_figures_stand_with_their_numbers(
     assert "<td>0.1235</td><td>&lt;i&gt;</td>" in page
     assert "<td></td><td></td>" in page
     assert outline(page).open == []
+
+
+def test_a_page_without_figures_says_why(
+    group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any) -> None:
+        raise ConfigError("figures need matplotlib")
+
+    monkeypatch.setattr("polyprefix.report.figures.figures", missing)
+    page = written(tmp_path / "p.html", group)
+    assert "Figures are not drawn: figures need matplotlib" in page
+    assert 'id="figures-1"' not in page
 
 
 def test_a_large_study_is_a_small_file(tmp_path: Path) -> None:

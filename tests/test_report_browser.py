@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 from polyprefix.report import write_page
-from polyprefix.report.figures import Figure
-from tests.report_records import HOSTILE, UNREADABLE, write_data, write_runs
+from tests.report_records import HOSTILE, UNREADABLE, figure, write_data, write_runs
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -48,12 +47,12 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-def figures(found: Any, select: Any, folder: Path) -> list[Figure]:
+def drawn(found: Any, select: Any, folder: Path) -> list[Any]:
     svg = (
         '<svg role="img" viewBox="0 0 300 80"><title>Lines</title><desc>One line</desc>'
         '<path d="M0 0L300 80" style="stroke: var(--accent)"/></svg>'
     )
-    return [Figure("lines", "A figure", "Its caption", svg, pd.DataFrame({"x": [1.5]}))]
+    return [figure("lines", "A figure", "Its caption", svg, pd.DataFrame({"x": [1.5]}))]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     page = folder / "index.html"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polyprefix.report.page.figures", figures)
+        patch.setattr("polyprefix.report.figures.figures", drawn)
         write_page(page, found, folder, title="A <i>study</i>", examples=len(HOSTILE))
     return page
 
@@ -446,14 +445,14 @@ def test_a_narrow_window_has_all(browser: Browser, report: Path, width: int) -> 
 
 
 def test_figures_are_drawn_with_their_numbers(page: Page) -> None:
-    figure = page.locator("figure")
-    box = figure.locator("svg").bounding_box()
+    shown = page.locator("figure")
+    box = shown.locator("svg").bounding_box()
     assert box is not None
     assert box["width"] > 250
-    assert not figure.locator("table").is_visible()
-    figure.locator("summary").focus()
+    assert not shown.locator("table").is_visible()
+    shown.locator("summary").focus()
     page.keyboard.press("Enter")
-    assert figure.locator("td").inner_text() == "1.5"
+    assert shown.locator("td").inner_text() == "1.5"
 
 
 def test_without_scripts_the_numbers_are_there(browser: Browser, report: Path) -> None:

@@ -13,7 +13,7 @@ from importlib.resources import files
 from math import isnan
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,8 +21,8 @@ from markupsafe import Markup, escape
 
 from polyprefix.analysis import LabelledRun, Setting
 from polyprefix.analysis import settings as settings_of
+from polyprefix.config import ConfigError
 from polyprefix.report.examples import LONGEST, MOST_LABELS, browse
-from polyprefix.report.figures import Figure, figures
 from polyprefix.report.group import Group, read_group
 from polyprefix.report.heat_map import SHADES, HeatMap, heat_map
 from polyprefix.report.provenance import (
@@ -39,6 +39,9 @@ from polyprefix.report.study import groups, selection
 from polyprefix.report.verdict import Verdict, verdict
 from polyprefix.results import write_atomically
 
+if TYPE_CHECKING:
+    from polyprefix.report.figures import Figure
+
 EXAMPLES = 20
 """Examples of a language that a page holds, unless told otherwise."""
 
@@ -53,6 +56,7 @@ class Part:
     verdict: Verdict
     heat_map: HeatMap
     figures: list[Figure]
+    undrawn: str
     costs: list[Cost]
     partly_scored: bool
     together: bool
@@ -114,11 +118,13 @@ def settings_by_method(records: Sequence[dict[str, Any]]) -> list[Setting]:
 
 
 def _part(group: Group, select: Sequence[str], examples: int) -> Part:
+    drawn, undrawn = _figures(group, select)
     return Part(
         group=group,
         verdict=verdict(group),
         heat_map=heat_map(group),
-        figures=figures(group.settings, select, group.folder),
+        figures=drawn,
+        undrawn=undrawn,
         costs=costs(group),
         partly_scored=partly_scored(group),
         together=together(group),
@@ -127,6 +133,17 @@ def _part(group: Group, select: Sequence[str], examples: int) -> Part:
         versions=versions(group),
         origins=origins(group),
     )
+
+
+def _figures(group: Group, select: Sequence[str]) -> tuple[list[Figure], str]:
+    """The figures, and why there are none where what draws them is not installed."""
+    try:
+        # Only pages need what draws.
+        from polyprefix.report.figures import figures
+
+        return figures(group.settings, select, group.folder), ""
+    except ConfigError as error:
+        return [], str(error)
 
 
 @cache

@@ -38,6 +38,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"), CODES, rows=120)
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take seconds, and have tests of their own."""
+    monkeypatch.setattr("polyprefix.report.figures.figures", lambda *_: [])
+
+
 def made(folder: Path, data: Path, accuracy: dict[str, float], **options: Any) -> Group:
     return read_group(write_runs(folder, data, accuracy, **options), folder)
 
@@ -425,13 +431,19 @@ def test_figures_stand_with_their_numbers(
         asked.append((found, select, folder))
         table = pd.DataFrame({"<x>": [0.123456, float("nan")], "name": ["<i>", None]})
         svg = '<svg role="img" viewBox="0 0 9 9"><title>T</title></svg>'
-        return [figure("forest", "Forest <plot>", "A & B", svg, table)]
+        wide = svg.replace("0 0 9 9", "0 0 784.8 300")
+        return [
+            figure("forest", "Forest <plot>", "A & B", svg, table),
+            figure("wide", "Wide", "", wide, table),
+        ]
 
     monkeypatch.setattr("polyprefix.report.figures.figures", stand_in)
     page = written(tmp_path / "p.html", group, select=["length"])
     assert asked == [(group.settings, ["length"], group.folder)]
     assert '<svg role="img" viewBox="0 0 9 9"><title>T</title></svg>' in page
     assert "Forest &lt;plot&gt;" in page
+    assert '<figure id="figure-forest">' in page
+    assert '<figure id="figure-wide" class="wide">' in page
     assert "<td>0.1235</td><td>&lt;i&gt;</td>" in page
     assert "<td></td><td></td>" in page
     assert outline(page).open == []
@@ -449,7 +461,8 @@ def test_a_page_without_figures_says_why(
     assert 'id="figures-1"' not in page
 
 
-def test_a_large_study_is_a_small_file(tmp_path: Path) -> None:
+def test_a_large_study_is_a_small_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # with all its figures
     names = ("none", "soft_prompt", "prefix_tuning", "llama_adapter", "lora", "bottleneck", "full")
     accuracy = {name: 0.4 + 0.05 * place for place, name in enumerate(names)}
     found = write_runs(tmp_path, None, accuracy, seeds=(0, 1, 2), task="polytopics")
@@ -458,4 +471,4 @@ def test_a_large_study_is_a_small_file(tmp_path: Path) -> None:
     page = path.read_text(encoding="utf-8")
     assert get("swh_Latn").name in page
     assert len(re.findall('<td class="s[0-8] g[0-8]', page)) == 7 * 22
-    assert path.stat().st_size < 1_000_000
+    assert path.stat().st_size < 2_000_000

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 EXAMPLES = 20
 """Examples of a language that a page holds, unless told otherwise."""
 
+WIDE = 700.0
+"""Units of a drawing from which on it needs the whole width of the page."""
+
 SCRIPTS = ("theme.js", "tables.js", "examples.js")
 
 
@@ -159,6 +162,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "embedded": embedded,
         "svg": _svg,
+        "wide": _wide,
         "value": _value,
         "rows": _rows,
         "code": _code,
@@ -185,6 +189,12 @@ def embedded(value: Any) -> Markup:
 def _svg(figure: Figure) -> Markup:
     """A drawing, which ``report/figures.py`` has made of escaped texts."""
     return Markup(figure.svg)
+
+
+def _wide(figure: Figure) -> bool:
+    """Whether a drawing is too wide for one of two columns."""
+    box = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+)', figure.svg)
+    return box is not None and float(box[1]) > WIDE
 
 
 def _code(text: str) -> Markup:

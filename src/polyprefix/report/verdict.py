@@ -160,7 +160,7 @@ def _with_targets(group: Group, settings: Sequence[Setting], names: Sequence[str
     if group.examples is not None and leads:
         _compare(group.examples, leads, found)
     elif len(names) > 1:
-        found.doubts.append(f"Differences were not tested: {group.unpaired or 'one method'}.")
+        found.doubts.append(f"Differences were not tested: {group.unpaired}.")
     gaps = sorted(zip((s.gap or 0.0 for s in settings), names, strict=True))
     if len(gaps) > 1:
         (smallest, least), (largest, most) = gaps[0], gaps[-1]

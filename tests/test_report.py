@@ -144,6 +144,26 @@ def test_a_source_language_alone_has_no_transfer(data: Path, tmp_path: Path) -> 
     assert len(heat_map(group).rows) == 1
 
 
+def test_methods_have_names_for_people(data: Path, tmp_path: Path) -> None:
+    group = made(tmp_path, data, {"lora": 0.9, "none": 0.3})
+    for record in group.records:
+        record["method"]["title"] = {"lora": "Low `rank`", "none": "Nothing"}[
+            record["method"]["name"]
+        ]
+    found = verdict(group)
+    assert found.headline.startswith("`Low 'rank'` carries over best")
+    assert found.best == "Low `rank`"
+    assert found.leads[0].cells[0] == "Nothing"
+    assert heat_map(group).names == ["Low `rank`", "Nothing"]
+    assert [cost.label for cost in costs(group)] == ["lora", "none"]
+    page = written(tmp_path / "p.html", group)
+    assert "<b>Low &#39;rank&#39;</b> carries over best" in page
+    again = made(tmp_path / "again", data, {"lora": 0.9, "none": 0.3})
+    for record in again.records:
+        record["method"]["title"] = "Same"
+    assert heat_map(again).names == ["lora", "none"]
+
+
 # Tables ------------------------------------------------------------------------------------------
 
 

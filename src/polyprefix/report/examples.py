@@ -50,7 +50,10 @@ def browse(group: Group, limit: int) -> dict[str, Any]:
     return {
         "languages": [_language(language) for language in group.languages],
         "methods": [
-            {"name": name, "seeds": [run.record["identity"]["seed"] for run in setting.runs]}
+            {
+                "name": group.shown[name],
+                "seeds": [run.record["identity"]["seed"] for run in setting.runs],
+            }
             for name, setting in zip(group.names, group.settings, strict=True)
         ],
         "labels": labels,

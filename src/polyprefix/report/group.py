@@ -46,6 +46,19 @@ class Group:
         """Of all runs, setting by setting."""
         return [run.record for setting in self.settings for run in setting.runs]
 
+    @cached_property
+    def shown(self) -> dict[str, str]:
+        """The settings' names for people, by name: the method's title, and what sets it apart."""
+        found = {}
+        for setting, name in zip(self.settings, self.names, strict=True):
+            method = setting.runs[0].record["method"]
+            found[name] = f"{method['title']}{name.removeprefix(method['name'])}"
+        return found if len(set(found.values())) == len(found) else {name: name for name in found}
+
+    def quoted(self, name: str) -> str:
+        """A setting's name for people, in backticks."""
+        return "`{}`".format(self.shown[name].replace("`", "'"))
+
     @property
     def title(self) -> str:
         """Task and model."""

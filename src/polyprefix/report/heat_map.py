@@ -80,7 +80,7 @@ def heat_map(group: Group) -> HeatMap:
             )
         )
     return HeatMap(
-        names=group.names,
+        names=list(group.shown.values()),
         notes=[
             f"best of {s.candidates} on dev" if s.candidates > 1 else "" for s in group.settings
         ],

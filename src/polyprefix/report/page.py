@@ -165,7 +165,7 @@ def _environment() -> Environment:
         "wide": _wide,
         "value": _value,
         "rows": _rows,
-        "code": _code,
+        "names": _names,
     }
     return environment
 
@@ -197,11 +197,11 @@ def _wide(figure: Figure) -> bool:
     return box is not None and float(box[1]) > WIDE
 
 
-def _code(text: str) -> Markup:
-    """A sentence, in which names stand in backticks."""
+def _names(text: str) -> Markup:
+    """A sentence, in which names of methods stand in backticks."""
     parts = text.split("`")
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        Markup("<b>{}</b>").format(part) if place % 2 else escape(part)
         for place, part in enumerate(parts)
     )
 

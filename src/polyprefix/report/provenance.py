@@ -15,9 +15,13 @@ from polyprefix.report.group import Group
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A setting's row of the cost table; times and scores are means over its seeds."""
+    """A setting's row of the cost table; times and scores are means over its seeds.
+
+    ``label``: its name in configurations, where that is not ``name``.
+    """
 
     name: str
+    label: str
     parameters: str
     share: str
     training: str
@@ -45,12 +49,14 @@ def costs(group: Group) -> list[Cost]:
     """The cost table, in the order of the settings."""
     top = max((s.target for s in group.settings if s.target is not None), default=None)
     return [
-        _cost(setting, name, setting.target is not None and setting.target == top)
+        _cost(
+            setting, group.shown[name], name, setting.target is not None and setting.target == top
+        )
         for setting, name in zip(group.settings, group.names, strict=True)
     ]
 
 
-def _cost(setting: Setting, name: str, best: bool) -> Cost:
+def _cost(setting: Setting, name: str, label: str, best: bool) -> Cost:
     records = [run.record for run in setting.runs]
     parameters = records[0]["trainable_parameters"]
     training = [r["training"]["seconds"] for r in records if "training" in r]
@@ -62,6 +68,7 @@ def _cost(setting: Setting, name: str, best: bool) -> Cost:
     ]
     return Cost(
         name=name,
+        label=label if label != name else "",
         parameters=f"{parameters:,}",
         share=f"{parameters / records[0]['model']['parameters']:.2%}",
         training=f"{mean(training):,.1f}" if training else "",
@@ -129,7 +136,7 @@ def origins(group: Group) -> list[Origin]:
         config = {key: value for key, value in runs[0]["config"].items() if key != "seed"}
         found.append(
             Origin(
-                name,
+                group.shown[name],
                 [(r["identity"]["seed"], r["id"], r.get("started", "")) for r in runs],
                 json.dumps(config, indent=2, ensure_ascii=False),
             )

@@ -1,6 +1,6 @@
 """What a group of settings shows, in sentences, each computed from records.
 
-Names of methods stand in backticks.
+Names of methods, as people read them, stand in backticks.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Verdict:
         findings: what else can be said.
         doubts: what cannot, and why.
         leads: of the best method over each of the others, on other examples.
+        best: its name.
     """
 
     headline: str
@@ -49,6 +50,7 @@ class Verdict:
     findings: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     leads: list[Lead] = field(default_factory=list)
+    best: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,12 @@ class Lead:
     """The best method's difference to another, on other examples.
 
     ``p``: corrected for every pair of methods, since the best was found by looking at all.
+    ``other``: the other method's name for people.
     """
 
     difference: Difference
     p: float
+    other: str
 
     @property
     def apart(self) -> bool:
@@ -78,7 +82,12 @@ class Lead:
         """For a table: the other method, the difference, its interval, p."""
         d = self.difference
         interval = f"{signed(d.low)} to {signed(d.high)}"
-        return d.second, signed(d.difference), interval, self.p_text.removeprefix("p ").lstrip("= ")
+        return (
+            self.other,
+            signed(d.difference),
+            interval,
+            self.p_text.removeprefix("p ").lstrip("= "),
+        )
 
 
 def verdict(group: Group) -> Verdict:
@@ -116,11 +125,6 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def quoted(name: str) -> str:
-    """In backticks."""
-    return f"`{name}`"
-
-
 def listed(names: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
@@ -128,10 +132,8 @@ def listed(names: Sequence[str]) -> str:
 
 def _without_targets(group: Group) -> Verdict:
     best = max(range(len(group.names)), key=lambda i: group.settings[i].source)
-    found = Verdict(
-        f"{quoted(group.names[best])} has the highest {group.headline} in {group.source.name}: "
-        f"{group.settings[best].source:.3f}."
-    )
+    score = f"{group.headline} in {group.source.name}: {group.settings[best].source:.3f}"
+    found = Verdict(f"{group.quoted(group.names[best])} has the highest {score}.")
     found.doubts.append("Only the source language was scored: there is no transfer to judge.")
     return found
 
@@ -143,48 +145,49 @@ def _with_targets(group: Group, settings: Sequence[Setting], names: Sequence[str
     many = " to ".join(map(str, sorted({min(counts), max(counts)})))
     languages = f"{many} other language{'' if many == '1' else 's'}"
     score = f"mean {group.headline} {number(best.target)} on {languages}"
-    leads = _leads(group.examples, names)
+    leads = _leads(group, names)
     found = Verdict(_headline(group, names, score, leads))
     found.numbers = [
-        (number(best.target), f"{quoted(names[0])}: mean {group.headline} on {languages}"),
-        (number(best.source), f"{quoted(names[0])}: {source}"),
-        (signed(best.gap or 0.0), f"{quoted(names[0])}: transfer gap, {source} minus others"),
+        (number(best.target), f"{group.quoted(names[0])}: mean {group.headline} on {languages}"),
+        (number(best.source), f"{group.quoted(names[0])}: {source}"),
+        (signed(best.gap or 0.0), f"{group.quoted(names[0])}: transfer gap, {source} minus others"),
     ]
     if leads:
         found.numbers.append(
             (
                 signed(leads[0].difference.difference),
-                f"lead over {quoted(names[1])}, {leads[0].p_text}",
+                f"lead over {group.quoted(names[1])}, {leads[0].p_text}",
             )
         )
     if group.examples is not None and leads:
-        _compare(group.examples, leads, found)
+        _compare(group, group.examples, leads, found)
     elif len(names) > 1:
         found.doubts.append(f"Differences were not tested: {group.unpaired}.")
     gaps = sorted(zip((s.gap or 0.0 for s in settings), names, strict=True))
     if len(gaps) > 1:
         (smallest, least), (largest, most) = gaps[0], gaps[-1]
         found.findings.append(
-            f"The transfer gap goes from {signed(smallest)} ({quoted(least)}) to "
-            f"{signed(largest)} ({quoted(most)}). A small gap beside a low {source} score is no "
-            "merit."
+            f"The transfer gap goes from {signed(smallest)} ({group.quoted(least)}) to "
+            f"{signed(largest)} ({group.quoted(most)}). A small gap beside a low {source} score "
+            "is no merit."
         )
-    _majority(settings, names, found)
+    _majority(group, settings, names, found)
     _precision(group, found)
     return found
 
 
-def _leads(examples: Examples | None, names: Sequence[str]) -> list[Lead]:
+def _leads(group: Group, names: Sequence[str]) -> list[Lead]:
     """Of the best method over each of the others."""
+    examples = group.examples
     if examples is None or not examples.targets:
         return []
     pairs = len(names) * (len(names) - 1) // 2
     found = [compare_means(examples, names[0], other) for other in names[1:]]
-    return [Lead(difference, min(1.0, pairs * difference.p)) for difference in found]
+    return [Lead(d, min(1.0, pairs * d.p), group.shown[d.second]) for d in found]
 
 
 def _headline(group: Group, names: Sequence[str], score: str, leads: Sequence[Lead]) -> str:
-    best = quoted(names[0])
+    best = group.quoted(names[0])
     if len(names) == 1:
         return f"{best} has a {score}. There is no other method to compare it with."
     if not leads:
@@ -192,11 +195,11 @@ def _headline(group: Group, names: Sequence[str], score: str, leads: Sequence[Le
     pairs = len(names) * (len(names) - 1) // 2
     corrected = "" if pairs == 1 else f", corrected for {pairs} pairs of methods"
     first = leads[0]
-    ties = [quoted(lead.difference.second) for lead in leads if not lead.apart]
+    ties = [group.quoted(lead.difference.second) for lead in leads if not lead.apart]
     if ties:
         # The method that comes next need not be one of the ties: spreads of pairs differ.
         closest = next(lead for lead in leads if not lead.apart)
-        second = quoted(closest.difference.second)
+        second = group.quoted(closest.difference.second)
         return (
             f"No method is shown to be best. {best} has the highest {score}, but cannot be told "
             f"apart from {listed(ties)}: its lead over {second} is within noise "
@@ -204,21 +207,21 @@ def _headline(group: Group, names: Sequence[str], score: str, leads: Sequence[Le
         )
     assert group.examples is not None
     seeds = compare_seeds(group.examples, names[0], names[1])
-    lead = f"its lead over {quoted(names[1])} is {first.text}{corrected}"
+    lead = f"its lead over {group.quoted(names[1])} is {first.text}{corrected}"
     if seeds.p >= LEVEL or isnan(seeds.p):
         why = "one seed says nothing about others" if isnan(seeds.p) else "seeds vary as much"
         return (
             f"{best} is the best of what was trained here: {score}; {lead}. Another training could "
-            f"put {quoted(names[1])} first: {why}."
+            f"put {group.quoted(names[1])} first: {why}."
         )
     return f"{best} carries over best: {score}; {lead}."
 
 
-def _compare(examples: Examples, leads: Sequence[Lead], found: Verdict) -> None:
+def _compare(group: Group, examples: Examples, leads: Sequence[Lead], found: Verdict) -> None:
     """The best against the others: all means, the runner-up by language, and the backbone."""
     best, second = leads[0].difference.first, leads[0].difference.second
-    found.leads = list(leads)
-    top, runner_up = quoted(best), quoted(second)
+    found.leads, found.best = list(leads), group.shown[best]
+    top, runner_up = group.quoted(best), group.quoted(second)
     untouched = next((lead for lead in leads if lead.difference.second == UNTOUCHED), None)
     if untouched is not None:
         verb = "improves on" if untouched.apart else "is not shown to improve on"
@@ -257,7 +260,9 @@ def _compare(examples: Examples, leads: Sequence[Lead], found: Verdict) -> None:
             )
 
 
-def _majority(settings: Sequence[Setting], names: Sequence[str], found: Verdict) -> None:
+def _majority(
+    group: Group, settings: Sequence[Setting], names: Sequence[str], found: Verdict
+) -> None:
     """Which scores are no better than always giving the most frequent label."""
     at = []
     for setting, name in zip(settings, names, strict=True):
@@ -266,7 +271,7 @@ def _majority(settings: Sequence[Setting], names: Sequence[str], found: Verdict)
         low = [row for row in targets if row.score - 2 * row.stderr <= (row.majority or 0.0)]
         if targets and low:
             share = len(low) / len(targets)
-            at.append((share, f"{quoted(name)} in {share:.0%}"))
+            at.append((share, f"{group.quoted(name)} in {share:.0%}"))
     if not at:
         if settings[0].runs[0].record["task"]["labels"]:
             found.findings.append("Every score is above the majority class by two standard errors.")
@@ -302,7 +307,7 @@ def _precision(group: Group, found: Verdict) -> None:
 
 def _doubt_seeds(group: Group, found: Verdict) -> None:
     single = [
-        quoted(name)
+        group.quoted(name)
         for name, setting in zip(group.names, group.settings, strict=True)
         if len(setting.runs) == 1 and "training" in setting.runs[0].record
     ]

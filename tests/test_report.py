@@ -386,6 +386,7 @@ def test_the_page_is_whole_and_fetches_nothing(group: Group, tmp_path: Path) -> 
     assert "http" not in page.replace("http-equiv", "")
     assert "@import" not in page
     assert "url(" not in page
+    assert "Scores of choices are left out" not in page
     assert "source language's dev split alone, and so is length" in html.unescape(page)
     [policy] = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     [script] = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)

@@ -187,7 +187,7 @@ def embedded(value: Any) -> Markup:
 
 
 def _svg(figure: Figure) -> Markup:
-    """A drawing, which ``report/figures.py`` has made of escaped texts."""
+    """A drawing, which :mod:`polyprefix.report.figures` has made of escaped texts."""
     return Markup(figure.svg)
 
 

@@ -14,7 +14,7 @@ from polyprefix.analysis import compare, group_scores, language_scores
 from polyprefix.config import RunConfig
 from polyprefix.evaluation.calibration import calibrate
 from polyprefix.evaluation.choices import summarise_choices
-from polyprefix.report import show_comparison, show_record, write_page
+from polyprefix.report import settings_by_method, show_comparison, show_record, write_page
 from polyprefix.results import RunFolder
 from polyprefix.study import run
 from polyprefix.tasks import ChoiceTask, get_task
@@ -199,10 +199,11 @@ def test_what_is_shown(record: dict[str, Any], tmp_path: Path) -> None:
     show_comparison(comparison, console)
     [line] = [line for line in console.export_text().splitlines() if "calibrated" in line]
     assert line.split() == ["calibrated", f"{mean:.3f}"]
-    write_page(comparison, tmp_path / "page.html")
+    found = settings_by_method([record])
+    write_page(tmp_path / "page.html", found, tmp_path, title="One run")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert f"<td>{mean:.3f}</td>" in page
-    assert f", calibrated {source.calibrated:.3f}" in page
+    assert f"; calibrated {source.calibrated:.3f}" in page
 
 
 def test_without_calibrated_scores_there_is_no_column(
@@ -217,6 +218,7 @@ def test_without_calibrated_scores_there_is_no_column(
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
     show_record(other, console)
     show_comparison(compare([other]), console)
-    write_page(compare([other]), tmp_path / "page.html")
+    found = settings_by_method([other])
+    write_page(tmp_path / "page.html", found, tmp_path, title="One run")
     assert "alibrated" not in console.export_text()
     assert "alibrated" not in (tmp_path / "page.html").read_text(encoding="utf-8")

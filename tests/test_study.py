@@ -416,7 +416,13 @@ def test_the_commands(
     for text in ("reports: Nothing.", "(of 2)", "source language's dev split alone", "mean of"):
         assert text in shown
     page = Path(shown.strip().splitlines()[-1])
-    assert "German" in page.read_text()
+    assert page == tmp_path / "out" / "report" / "index.html"
+    text = page.read_text()
+    assert "German" in text
+    assert "People talk about" in text  # the examples, from the data
+    code, _, _ = cli("study", "report", str(path), *place, "--examples", "0")
+    assert code == 0
+    assert "People talk about" not in page.read_text()
 
 
 def test_a_failing_run_is_shown(
@@ -441,7 +447,7 @@ def test_help(cli: Cli, name: str) -> None:
     code, out, _ = cli("study", name, "--help")
     assert code == 0
     assert "Usage" in out
-    assert ("Examples" in out) == (name == "run")
+    assert ("Examples" in out) == (name in ("run", "report"))
 
 
 def test_an_unknown_study_is_told_with_a_close_one(cli: Cli) -> None:

@@ -192,13 +192,13 @@ def quickstart(
     from polyprefix.analysis import compare
     from polyprefix.quickstart import PAGE, next_step
     from polyprefix.quickstart import quickstart as execute
-    from polyprefix.report import show_comparison, write_page
+    from polyprefix.report import settings_by_method, show_comparison, write_page
 
     with resumable():
         records = execute(output, method, seed, again=again, progress=progress_on(quiet))
-    comparison = compare(records)
-    show_comparison(comparison, console())
-    write_page(comparison, output / PAGE)
+    show_comparison(compare(records), console())
+    found = settings_by_method(records)
+    write_page(output / PAGE, found, output, title="Quickstart: methods side by side")
     typer.echo(f"The same with colours: {output / PAGE}\n")
     typer.echo(next_step(records))
 

@@ -16,6 +16,9 @@ from polyprefix.cli.output import console, progress_on, resumable
 from polyprefix.config import ConfigError, Study, expand, read_study
 from polyprefix.results import StudyFolder
 
+PAGE = "index.html"
+"""The page of a study, in its folder's ``report``."""
+
 app = typer.Typer(
     name="study",
     no_args_is_help=True,
@@ -48,6 +51,12 @@ OutputOption = Annotated[
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any key of all runs: --set seed=0. May be repeated."),
+]
+ExamplesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Test examples of a language in the page, to look at (by default 20; 0: none)."
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -123,17 +132,30 @@ def status(
     show_states(found, folder, console())
 
 
-@app.command()
+REPORT_EXAMPLES = """
+[bold]Examples[/bold]
+
+  polyprefix study report my-study.yaml
+
+  polyprefix study report less-is-more/lengths --scale nano --data my-data/ --examples 0
+
+The page, report/index.html in the study's folder, is one file that needs no network. Texts of its
+examples are read from the data; --examples 0 leaves them out where they must not be passed on.
+"""
+
+
+@app.command(epilog=REPORT_EXAMPLES)
 def report(
     study: StudyName,
     scale: ScaleOption = ScaleName.full,
     data: DataOption = None,
     output: OutputOption = None,
     settings: SetOption = None,
+    examples: ExamplesOption = None,
 ) -> None:
-    """Scores of the runs that are finished, selected on source-language dev; pages in HTML."""
+    """Scores of the runs that are finished, selected on source-language dev; a page in HTML."""
     found, folder = _open(study, scale, data, output, settings, _nothing)
-    if not _report(found, folder, console()):
+    if not _report(found, folder, console(), examples):
         raise ConfigError(f"no run of {found.where} is finished in {str(folder.path)!r}")
 
 
@@ -176,11 +198,11 @@ def _open(
     return study, StudyFolder(folder)
 
 
-def _report(study: Study, folder: StudyFolder, out: Console) -> bool:
-    """Print results and write pages; ``False``: there are none yet."""
+def _report(study: Study, folder: StudyFolder, out: Console, examples: int | None = None) -> bool:
+    """Print results and write the page; ``False``: there are none yet."""
     from polyprefix.analysis import LabelledRun
     from polyprefix.analysis import settings as settings_of
-    from polyprefix.report import show_notes, show_settings, write_pages
+    from polyprefix.report import EXAMPLES, notes, show_notes, show_settings, write_page
 
     runs = [
         LabelledRun(run.labels, record)
@@ -192,9 +214,21 @@ def _report(study: Study, folder: StudyFolder, out: Console) -> bool:
     show_notes(study, out)
     found = settings_of(runs, study.config.select)
     show_settings(found, study.config.select, out)
+    said = notes(study)
     states = Counter(folder.state(run.key) for run in study.runs)
     if missing := len(study.runs) - states["finished"]:
-        out.print(Text(f"{missing} of {len(study.runs)} runs are not in these tables."))
-    for path in write_pages(found, folder.path):
-        out.print(Text(f"{path}"))
+        text = f"{missing} of {len(study.runs)} runs are not in these tables."
+        out.print(Text(text))
+        said.append(("missing", text))
+    page = folder.report / PAGE
+    write_page(
+        page,
+        found,
+        folder.path,
+        title=study.config.title,
+        notes=said,
+        select=study.config.select,
+        examples=EXAMPLES if examples is None else examples,
+    )
+    out.print(Text(f"{page}"))
     return True

@@ -1,16 +1,18 @@
 """Tables of records for people."""
 
 from polyprefix.report.console import new_table, show_comparison, show_record
-from polyprefix.report.page import write_page
-from polyprefix.report.study import duration, show_notes, show_settings, write_pages
+from polyprefix.report.page import EXAMPLES, settings_by_method, write_page
+from polyprefix.report.study import duration, notes, show_notes, show_settings
 
 __all__ = [
+    "EXAMPLES",
     "duration",
     "new_table",
+    "notes",
+    "settings_by_method",
     "show_comparison",
     "show_notes",
     "show_record",
     "show_settings",
     "write_page",
-    "write_pages",
 ]

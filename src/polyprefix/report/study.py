@@ -1,19 +1,16 @@
-"""A study as tables for a terminal, and its results as pages."""
+"""A study as tables for a terminal."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from polyprefix.analysis import Setting, compare
+from polyprefix.analysis import Setting
 from polyprefix.config import Study
 from polyprefix.report.console import named, new_table, number, signed
-from polyprefix.report.page import write_page
 
 SELECTION = (
     "Checkpoints are selected on the source language's dev split alone, and so is {keys}. No score "
@@ -34,9 +31,17 @@ def show_notes(study: Study, console: Console) -> None:
     """Title, and what the study says of its paper."""
     config = study.config
     console.print(Text(config.title, style="bold"))
-    for name in ("paper", "reports", "unknown", "chosen"):
-        if text := " ".join(getattr(config, name).split()):
-            console.print(Text.assemble((f"{name}: ", "bold"), text))
+    for name, text in notes(study):
+        console.print(Text.assemble((f"{name}: ", "bold"), text))
+
+
+def notes(study: Study) -> list[tuple[str, str]]:
+    """What the study says of its paper, with what each text is about."""
+    found = [
+        (name, " ".join(getattr(study.config, name).split()))
+        for name in ("paper", "reports", "unknown", "chosen")
+    ]
+    return [(name, text) for name, text in found if text]
 
 
 def show_settings(found: Sequence[Setting], select: Sequence[str], console: Console) -> None:
@@ -77,26 +82,6 @@ def label(setting: Setting, key: str) -> str:
     text = "" if value is None else _plain(value)
     many = key in setting.selected and setting.candidates > 1
     return f"{text} (of {setting.candidates})" if many else text
-
-
-def write_pages(found: Sequence[Setting], folder: Path) -> list[Path]:
-    """A page for each task and model, with all its languages; every seed has a row."""
-    paths = []
-    for group in groups(found):
-        runs = [run for setting in group for run in setting.runs]
-        record = runs[0].record
-        keys = dict.fromkeys(key for run in runs for key in run.labels)
-        varying = [key for key in keys if len({str(run.labels.get(key)) for run in runs}) > 1]
-        names = [
-            ", ".join(_plain(run.labels[key]) for key in varying if key in run.labels)
-            or run.record["method"]["name"]
-            for run in runs
-        ]
-        name = f"{record['task']['name']}-{record['model']['name'].rstrip('/').rpartition('/')[2]}"
-        path = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.html"
-        write_page(compare([run.record for run in runs], names), path)
-        paths.append(path)
-    return paths
 
 
 def groups(found: Sequence[Setting]) -> list[list[Setting]]:

@@ -6,6 +6,7 @@
         belebele-prefix_tuning-1f0c2a9b7d3e/   a run, see folder.py
         study/runs/<key>.json                  which run a configuration became, or why it failed
         study/probes/<key>.json                what a probe measured
+        report/index.html                      the page
 
 A file a configuration, each written whole: there is no state that two processes, or a kill, could
 leave half changed. A configuration that failed before there was a run to speak of, since its data
@@ -31,6 +32,11 @@ class StudyFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def report(self) -> Path:
+        """Where the page is, and what comes with it."""
+        return self.path / "report"
 
     def begin(self, key: str, run: str) -> None:
         """A configuration has become a run; an earlier error is forgotten."""

@@ -30,7 +30,7 @@ from polyprefix.report.figures.drawing import (
     canvas,
     finished_figure,
 )
-from polyprefix.report.figures.marks import interval, label_points, zero
+from polyprefix.report.figures.marks import interval, intervals, zero
 from polyprefix.report.figures.material import Material, Method
 
 NAMED = 45
@@ -111,7 +111,7 @@ def overview(material: Material, table: pd.DataFrame) -> Figure | None:
     y, ticks, names = 0.0, [], []
     for opponent in opponents:
         ax.text(
-            0,
+            0.012,
             y,
             f"minus {opponent}",
             transform=ax.get_yaxis_transform(),
@@ -189,12 +189,10 @@ def by_language(
         order = codes if named else list(table["difference"].sort_values().index)
         part = table.loc[order]
         places = np.arange(len(order), dtype=float)
-        for place, row in zip(places, part.itertuples(), strict=True):
-            interval(
-                ax, row.difference, row.low, row.high, place, colour=method.colour,
-                marker=method.marker, filled=bool(row.p_holm < 0.05), size=4 if named else 2.5,
-                width=1.2 if named else 0.5,
-            )  # fmt: skip
+        intervals(
+            ax, part["difference"], part["low"], part["high"], places, method=method,
+            filled=part["p_holm"] < 0.05, size=4 if named else 2.5, width=1.2 if named else 0.5,
+        )  # fmt: skip
         bottom = _summary(ax, material, method, pooled, named)
         zero(ax)
         bare(ax, "x")
@@ -207,14 +205,11 @@ def by_language(
                           [*names, *(["all (pooled)"] if bottom < 0 else [])])  # fmt: skip
         else:
             ax.set_yticks([])
+            _ends(ax, part)
         parts.append(part.reset_index().assign(method=method.title))
     drawing.supxlabel(
         f"{material.score} minus {material.baseline.title}'s", fontsize=9, color=MUTED
     )
-    if not named:
-        drawing.draw_without_rendering()
-        for ax, method in zip(grid.flat, methods, strict=False):
-            _ends(ax, found[method.label])
     table = pd.concat(parts, ignore_index=True)
     caption = (
         f"{material.score.capitalize()} minus that of {material.baseline.title} in every language, "
@@ -225,7 +220,7 @@ def by_language(
         "the random-effects model."
     )
     if not named:
-        caption += " Each panel is sorted by its own differences; names at both ends."
+        caption += " Each panel is sorted by its own differences; names of both ends."
     caption += material.omission()
     title = f"Differences from {material.baseline.title} by language: {material.place}"
     return finished_figure(
@@ -263,21 +258,24 @@ def _summary(
     return place
 
 
-def _ends(ax: Axes, table: pd.DataFrame) -> None:
-    """Names of the languages with the smallest and largest differences."""
-    ordered = table.sort_values("difference")
-    count = len(ordered)
-    order = [i for pair in zip(range(12), range(count - 1, count - 13, -1), strict=True)
-             for i in pair]  # fmt: skip
-    label_points(
-        ax,
-        list(ordered["high"][: count // 2]) + list(ordered["low"][count // 2 :]),
-        list(range(count)),
-        [get(str(code)).name for code in ordered.index],
-        order=order,
-        size=6.5,
-        most=10,
-    )
+def _ends(ax: Axes, ordered: pd.DataFrame) -> None:
+    """The languages with the largest and smallest differences, in the corners that are free."""
+    for part, corner, words in (
+        (ordered.iloc[::-1].head(4), (0.02, 0.985), "largest"),
+        (ordered.head(4).iloc[::-1], (0.98, 0.13), "smallest"),
+    ):
+        lines = [f"{get(str(row.Index)).name} {row.difference:+.3f}" for row in part.itertuples()]
+        right = corner[0] > 0.5
+        ax.text(
+            *corner,
+            "\n".join([words, *lines] if not right else [*lines, words]),
+            transform=ax.transAxes,
+            ha="right" if right else "left",
+            va="bottom" if right else "top",
+            fontsize=6.5,
+            color=MUTED,
+            linespacing=1.25,
+        )
 
 
 def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | None:

@@ -11,7 +11,7 @@ from polyprefix.report.figures.drawing import INK, Figure, bare, canvas, finishe
 from polyprefix.report.figures.marks import interval, legend
 from polyprefix.report.figures.material import Material
 
-MOST = 12
+MOST = 10
 """Groups of a figure."""
 
 KINDS = {
@@ -85,13 +85,7 @@ def _figure(material: Material, by: str, words: str, table: pd.DataFrame) -> Fig
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.set_ylim(-len(kept) + 0.5, 0.5)
     ax.set_xlabel(f"mean {material.score}")
-    low, high = table["score"].min(), table["score"].max()
-    reach = max(high - low, 0.02)
-    # Two languages make an interval as wide as the axis; it is cut, not the picture.
-    ends = table[table["languages"] > 3]
-    ax.set_xlim(
-        min(low - 0.25 * reach, ends["low"].min()), max(high + 0.25 * reach, ends["high"].max())
-    ) if not ends.empty else ax.set_xlim(low - 0.5 * reach, high + 0.5 * reach)
+    ax.set_xlim(*_span(table))
     if len(methods) > 1:
         legend(ax, methods)
     caption = (
@@ -108,3 +102,17 @@ def _figure(material: Material, by: str, words: str, table: pd.DataFrame) -> Fig
     titles = {method.label: method.title for method in methods}
     shown = table.assign(method=table["method"].map(titles))
     return finished_figure(drawing, name, title, caption + material.omission(), shown)
+
+
+def _span(table: pd.DataFrame) -> tuple[float, float]:
+    """Ends of the axis: the interval of two or three languages may be cut, and shares end at 1."""
+    low, high = float(table["score"].min()), float(table["score"].max())
+    reach = max(high - low, 0.02)
+    sure = table[(table["languages"] > 3) & table["low"].notna()]
+    ends = (
+        min([low - 0.2 * reach, *(sure["low"] - 0.03 * reach)]),
+        max([high + 0.2 * reach, *(sure["high"] + 0.03 * reach)]),
+    )
+    if 0 <= low and high <= 1:
+        ends = max(ends[0], -0.01), min(ends[1], 1.01)
+    return ends

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from polyprefix.analysis import method_costs, run_costs
 from polyprefix.report.figures.drawing import Figure, bare, canvas, finished_figure
@@ -43,7 +43,7 @@ def drawn(material: Material) -> Iterator[Figure]:
         "axes): parameters that are trained, seconds of training (scoring costs all methods about "
         "the same), and the peak memory of the process, which scoring may determine. Large marks "
         f"are means over seeds, small ones single runs ({material.seeds}). Up and left is better. "
-        "What trains nothing stands at the left edge."
+        "What trains nothing stands at 0, beside the axis proper."
         f"{material.omission()}"
     )
     titles = {method.label: method.title for method in material.methods}
@@ -71,13 +71,16 @@ def _panel(
                 markersize=7.5)  # fmt: skip
     ax.set_xscale("log")
     ax.margins(0.12)
-    values = runs[name].dropna().clip(lower=edge)
     # Less than a decade has no more than one power of ten on it.
-    few = values.max() / values.min() < 12
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if few else (1,), numticks=7))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    few = positive.max() / positive.min() < 12
+    places = LogLocator(subs=(1, 2, 3, 5) if few else (1,), numticks=7).tick_values(
+        positive.min(), positive.max()
+    )
+    low, high = positive.min() / 1.5, positive.max() * 1.5
+    ticks = {float(place): short_number(place) for place in places if low <= place <= high}
     if (runs[name] <= 0).any():
-        ax.text(edge, 0.01, "none", transform=ax.get_xaxis_transform(), ha="center", fontsize=7.5)
+        ticks[edge] = "0"
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(list(ticks), list(ticks.values()))
     bare(ax, "both")
     ax.set_xlabel(PANELS[name])

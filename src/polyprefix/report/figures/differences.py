@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from matplotlib.patches import Rectangle
 from polyprefix.analysis import (
     Examples,
     WinMatrix,
+    adjust,
     compare_languages,
     compare_means,
     compare_seeds,
@@ -30,7 +32,7 @@ from polyprefix.report.figures.drawing import (
     canvas,
     finished_figure,
 )
-from polyprefix.report.figures.marks import interval, intervals, zero
+from polyprefix.report.figures.marks import interval, intervals, signed, zero
 from polyprefix.report.figures.material import Material, Method
 
 NAMED = 45
@@ -53,11 +55,12 @@ def pairs(material: Material) -> list[tuple[Method, Method]]:
     return found
 
 
+@lru_cache(maxsize=2)
 def pooled_differences(material: Material) -> pd.DataFrame:
     """Every pair's difference of the mean over target languages, three times.
 
     Columns: ``first``, ``second``, ``over`` (see :data:`KINDS`), ``difference``, ``low``, ``high``,
-    ``p``, ``expected_low`` and ``expected_high`` (of one more language, for ``languages``).
+    ``p``, ``p_holm`` (corrected over the pairs of an ``over``), ``expected_low`` and ``expected_high`` (of one more language, for ``languages``).
     """
     examples = material.examples
     if examples is None or len(material.methods) < 2 or not examples.targets:
@@ -74,18 +77,28 @@ def pooled_differences(material: Material) -> pd.DataFrame:
             pooled = pool_languages(examples, *names, families=families)
             rows.append(
                 one
-                | {"over": "languages", "difference": pooled.estimate, "low": pooled.low,
-                   "high": pooled.high, "p": pooled.p, "expected_low": pooled.expected_low,
-                   "expected_high": pooled.expected_high}  # fmt: skip
+                | {
+                    "over": "languages",
+                    "difference": pooled.estimate,
+                    "low": pooled.low,
+                    "high": pooled.high,
+                    "p": pooled.p,
+                    "expected_low": pooled.expected_low,
+                    "expected_high": pooled.expected_high,
+                }  # fmt: skip
             )
         seeds = compare_seeds(examples, *names)
         if np.isfinite(seeds.stderr):
             rows.append(one | {"over": "seeds", "difference": seeds.difference, "low": seeds.low,
                                "high": seeds.high, "p": seeds.p})  # fmt: skip
-    columns = ["first", "second", "over", "difference", "low", "high", "p"]
-    return pd.DataFrame(rows, columns=[*columns, "expected_low", "expected_high"])
+    columns = ["first", "second", "over", "difference", "low", "high", "p", "p_holm"]
+    table = pd.DataFrame(rows, columns=[*columns, "expected_low", "expected_high"])
+    for _, part in table.groupby("over"):
+        table.loc[part.index, "p_holm"] = adjust(part["p"])
+    return table.astype({"p_holm": float})
 
 
+@lru_cache(maxsize=2)
 def language_differences(material: Material) -> dict[str, pd.DataFrame]:
     """By method, its difference from the baseline in every language: of ``compare_languages``."""
     examples = material.examples
@@ -128,9 +141,7 @@ def overview(material: Material, table: pd.DataFrame) -> Figure | None:
                 if row.over == "languages":
                     ends = [row.expected_low, row.expected_high]
                     ax.plot(ends, [place, place], ":", color=colour, linewidth=1)
-                interval(
-                    ax, row.difference, row.low, row.high, place, colour=colour, marker=marker
-                )
+                interval(ax, row.difference, row.low, row.high, place, colour=colour, marker=marker)
             ticks.append(y)
             names.append(first)
             y -= 1
@@ -147,12 +158,12 @@ def overview(material: Material, table: pd.DataFrame) -> Figure | None:
     drawing.legend(handles=handles, loc="outside upper center", ncols=3)
     caption = (
         f"Differences of the mean {material.score} over the target languages, each language "
-        f"counting once, {_sizes(material)}. Right of the line the method named is better than the "
+        f"counting once: {_sizes(material)}. Right of the line the method named is better than the "
         "one it is compared with. Each difference has a 95% interval for every question one may "
         "ask: would it be so with other test examples (bootstrap of examples, paired), in other "
         "languages (random-effects model over languages and families; dots: where the difference "
-        "in one more language is expected), after another training (Welch's t over seeds). No "
-        f"correction for the number of pairs.{material.omission()}"
+        "in one more language is expected), after another training (Welch's t over seeds). Intervals "
+        f"are not corrected for the number of pairs.{material.omission()}"
     )
     title = f"How much methods differ: {material.place}"
     return finished_figure(drawing, f"{material.stem}-differences", title, caption, table)
@@ -207,6 +218,8 @@ def by_language(
             ax.set_yticks([])
             _ends(ax, part)
         parts.append(part.reset_index().assign(method=method.title))
+    if not named:
+        _room(grid.flat[0], found)
     drawing.supxlabel(
         f"{material.score} minus {material.baseline.title}'s", fontsize=9, color=MUTED
     )
@@ -264,7 +277,9 @@ def _ends(ax: Axes, ordered: pd.DataFrame) -> None:
         (ordered.iloc[::-1].head(4), (0.02, 0.985), "largest"),
         (ordered.head(4).iloc[::-1], (0.98, 0.13), "smallest"),
     ):
-        lines = [f"{get(str(row.Index)).name} {row.difference:+.3f}" for row in part.itertuples()]
+        lines = [
+            f"{get(str(row.Index)).name} {signed(row.difference)}" for row in part.itertuples()
+        ]
         right = corner[0] > 0.5
         ax.text(
             *corner,
@@ -276,6 +291,13 @@ def _ends(ax: Axes, ordered: pd.DataFrame) -> None:
             color=MUTED,
             linespacing=1.25,
         )
+
+
+def _room(ax: Axes, found: dict[str, pd.DataFrame]) -> None:
+    """Widen the axis that all panels share, for the names in its corners."""
+    low = min(table["low"].min() for table in found.values())
+    high = max(table["high"].max() for table in found.values())
+    ax.set_xlim(low - 0.36 * (high - low), high + 0.2 * (high - low))
 
 
 def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | None:
@@ -298,8 +320,14 @@ def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | N
                 tied = int(matrix.ties.loc[row.label, column.label])
                 text, share = f"{won} / {tied} / {lost}", (won - lost) / total
             ax.add_patch(
-                Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=SERIES[0 if share > 0 else 1],
-                          alpha=0.55 * abs(share), linewidth=0)  # fmt: skip
+                Rectangle(
+                    (x - 0.5, y - 0.5),
+                    1,
+                    1,
+                    facecolor=SERIES[0 if share > 0 else 1],
+                    alpha=0.55 * abs(share),
+                    linewidth=0,
+                )  # fmt: skip
             )
             ax.add_patch(
                 Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=GRID, linewidth=0.8)

@@ -82,9 +82,9 @@ def gaps(material: Material) -> Figure | None:
         zero(ax, vertical=False)
         bare(ax, "both")
         ax.set_xlabel(WORDS[kind])
-        rho = found.loc[kind, "correlation"]
+        rho, low, high = found.loc[kind, ["correlation", "low", "high"]].astype(float)
         ax.set_title(
-            f"Spearman {rho:+.2f} ({found.loc[kind, 'low']:+.2f} to {found.loc[kind, 'high']:+.2f})",
+            f"Spearman {rho:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "\u2212"),
             fontsize=8.5,
             fontweight="normal",
             loc="left",

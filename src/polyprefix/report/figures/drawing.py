@@ -162,9 +162,7 @@ def bare(ax: Axes, grid: str = "y", colour: str = GRID) -> None:
 def raw_svg(drawing: Drawing) -> str:
     """What matplotlib writes, without date, program and background."""
     text = io.StringIO()
-    drawing.savefig(
-        text, format="svg", facecolor="none", metadata={"Date": None, "Creator": None}
-    )
+    drawing.savefig(text, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
     # matplotlib leaves blanks at the ends of lines.
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 

@@ -113,6 +113,6 @@ def _span(table: pd.DataFrame) -> tuple[float, float]:
         min([low - 0.2 * reach, *(sure["low"] - 0.03 * reach)]),
         max([high + 0.2 * reach, *(sure["high"] + 0.03 * reach)]),
     )
-    if 0 <= low and high <= 1:
+    if low >= 0 and high <= 1:
         ends = max(ends[0], -0.01), min(ends[1], 1.01)
     return ends

@@ -31,9 +31,7 @@ def interval(
     """A mark with a whisker; ``at`` is its place on the other axis. No whisker where it is NaN."""
     if np.isfinite(low) and np.isfinite(high):
         ends, place = [low, high], [at, at]
-        ax.plot(
-            *((place, ends) if vertical else (ends, place)), "-", color=colour, linewidth=width
-        )
+        ax.plot(*((place, ends) if vertical else (ends, place)), "-", color=colour, linewidth=width)
     ax.plot(
         *((at, middle) if vertical else (middle, at)),
         marker=marker,
@@ -101,6 +99,11 @@ def legend(ax: Axes, methods: Sequence[Method], *, lines: bool = False, **option
     where.legend(handles, names, **options)
 
 
+def signed(value: float) -> str:
+    """Three decimals with a sign, as matplotlib writes it on axes."""
+    return f"{round(value, 3) + 0.0:+.3f}".replace("-", "\u2212")
+
+
 def label_points(
     ax: Axes,
     xs: Sequence[float],
@@ -136,7 +139,7 @@ def label_points(
     for place in order if order is not None else range(len(texts)):
         if len(named) == most:
             break
-        text = printable(texts[place], 22)
+        text = printable(texts[place], 30)
         wide, tall = 0.58 * size * len(text), 1.15 * size
         x, y = points[place]
         for dx, dy, side in _PLACES:

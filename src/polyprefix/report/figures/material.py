@@ -49,7 +49,7 @@ class Method:
         return DASHES[self.place % MOST]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Material:
     """Settings of one task and model.
 

@@ -23,7 +23,7 @@ from polyprefix.report.figures import (
 )
 from polyprefix.report.figures.drawing import VARIABLES, Figure, look
 from polyprefix.report.figures.exports import write_exports
-from polyprefix.report.figures.material import Material, default_stem, gather
+from polyprefix.report.figures.material import Material, default_stem, gather, silent
 from polyprefix.report.figures.tables import Table, made
 
 __all__ = [
@@ -46,7 +46,7 @@ def figures(
     folder: Path,
     *,
     material: Material | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = silent,
 ) -> list[Figure]:
     """The figures of one group of settings, in reading order.
 
@@ -106,7 +106,7 @@ def tables(
     folder: Path,
     *,
     material: Material | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = silent,
 ) -> list[Table]:
     """The tables of one group of settings; for the arguments see :func:`figures`."""
     return list(made(material or gather(found, select, folder, say=say)))

@@ -60,7 +60,8 @@ def pooled_differences(material: Material) -> pd.DataFrame:
     """Every pair's difference of the mean over target languages, three times.
 
     Columns: ``first``, ``second``, ``over`` (see :data:`KINDS`), ``difference``, ``low``, ``high``,
-    ``p``, ``p_holm`` (corrected over the pairs of an ``over``), ``expected_low`` and ``expected_high`` (of one more language, for ``languages``).
+    ``p``, ``p_holm`` (corrected over the pairs of an ``over``), ``expected_low`` and
+    ``expected_high`` (of one more language, for ``languages``).
     """
     examples = material.examples
     if examples is None or len(material.methods) < 2 or not examples.targets:
@@ -85,7 +86,7 @@ def pooled_differences(material: Material) -> pd.DataFrame:
                     "p": pooled.p,
                     "expected_low": pooled.expected_low,
                     "expected_high": pooled.expected_high,
-                }  # fmt: skip
+                }
             )
         seeds = compare_seeds(examples, *names)
         if np.isfinite(seeds.stderr):
@@ -162,8 +163,8 @@ def overview(material: Material, table: pd.DataFrame) -> Figure | None:
         "one it is compared with. Each difference has a 95% interval for every question one may "
         "ask: would it be so with other test examples (bootstrap of examples, paired), in other "
         "languages (random-effects model over languages and families; dots: where the difference "
-        "in one more language is expected), after another training (Welch's t over seeds). Intervals "
-        f"are not corrected for the number of pairs.{material.omission()}"
+        "in one more language is expected), after another training (Welch's t over seeds). "
+        f"Intervals are not corrected for the number of pairs.{material.omission()}"
     )
     title = f"How much methods differ: {material.place}"
     return finished_figure(drawing, f"{material.stem}-differences", title, caption, table)
@@ -327,7 +328,7 @@ def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | N
                     facecolor=SERIES[0 if share > 0 else 1],
                     alpha=0.55 * abs(share),
                     linewidth=0,
-                )  # fmt: skip
+                )
             )
             ax.add_patch(
                 Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=GRID, linewidth=0.8)

@@ -179,7 +179,7 @@ def slopes(material: Material) -> Figure | None:
         "apart differ in that. Filled: languages and examples resampled (95% bootstrap). Hollow: a "
         "regression in which relatives are alike, which a claim should rest on; it weighs "
         f"languages otherwise, so that its slope differs. {material.seeds.capitalize()} a method."
-        f"{_steepest(material, bias)}{material.omission()}"
+        f"{_steepest(bias)}{material.omission()}"
     )
     title = f"{material.score.capitalize()} and similarity to {material.source}: {material.place}"
     titles = {method.label: method.title for method in methods}
@@ -204,7 +204,7 @@ def _lines(ax: Axes, material: Material, bias: SourceBias, kind: str) -> None:
     legend(ax, material.methods, lines=True)
 
 
-def _steepest(material: Material, bias: SourceBias) -> str:
+def _steepest(bias: SourceBias) -> str:
     """In words, how many pairs of slopes differ."""
     if bias.differences.empty:
         return ""

@@ -20,7 +20,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -151,7 +151,7 @@ def canvas(width: float, height: float) -> Drawing:
     return Drawing(figsize=(width, height), layout="constrained")
 
 
-def bare(ax: Axes, grid: str = "y", colour: str = GRID) -> None:
+def bare(ax: Axes, grid: Literal["x", "y", "both"] = "y", colour: str = GRID) -> None:
     """No box, no background, a light grid along ``x``, ``y`` or ``both``."""
     ax.patch.set_alpha(0)
     ax.spines[["top", "right"]].set_visible(False)
@@ -186,7 +186,15 @@ def _serialised(drawing: Drawing, name: str, title: str, caption: str, *, page: 
             # A style sheet in a page would be the whole page's.
             if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
                 parent.remove(child)
+    linked = {
+        target
+        for element in root.iter()
+        for value in element.attrib.values()
+        for target in re.findall(r"(?:^|url\()#([^)]+)", value)
+    }
     for element in root.iter():
+        if element.get("id") not in linked:
+            element.attrib.pop("id", None)
         _localise(element, name, page)
     width = float(root.attrib["viewBox"].split()[2])
     root.attrib.pop("version", None)
@@ -219,6 +227,9 @@ def _localise(element: ET.Element, name: str, page: bool) -> None:
     for attribute, value in element.attrib.items():
         if "url(#" in value:
             element.set(attribute, value.replace("url(#", f"url(#{name}-"))
+        elif attribute in ("d", "x", "y", "transform"):
+            # A hundredth of a point is less than anybody sees.
+            element.set(attribute, _LONG.sub(lambda m: f"{float(m.group()):.2f}", value))
     style = element.get("style")
     if style is None:
         return
@@ -226,6 +237,9 @@ def _localise(element: ET.Element, name: str, page: bool) -> None:
     if page:
         style = re.sub(r"#[0-9a-f]{6}\b", _variable, style)
     element.set("style", style)
+
+
+_LONG = re.compile(r"-?\d+\.\d{3,}")
 
 
 def _font(page: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from polyprefix.analysis import learning_curves
 from polyprefix.config import RunError
@@ -42,7 +42,7 @@ def drawn(material: Material) -> Iterator[Figure]:
     if (table["loss"].dropna() > 0).all() and is_log(table["loss"].dropna()):
         left.set_yscale("log")
         left.yaxis.set_major_formatter(lambda value, _: short_number(value))
-        left.yaxis.set_minor_formatter(lambda value, _: "")
+        left.yaxis.set_minor_formatter(NullFormatter())
     for ax, words in ((left, "training loss"), (right, f"{material.source} dev {material.score}")):
         bare(ax, "both")
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))

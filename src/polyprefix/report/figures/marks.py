@@ -135,7 +135,7 @@ def label_points(
     box = ax.get_window_extent()
     left, bottom, right, top = (v * scale for v in (box.x0, box.y0, box.x1, box.y1))
     taken: list[tuple[float, float, float, float]] = []
-    named = []
+    named: list[int] = []
     for place in order if order is not None else range(len(texts)):
         if len(named) == most:
             break

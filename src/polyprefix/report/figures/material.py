@@ -154,13 +154,17 @@ class Material:
         )
 
 
+def silent(text: str) -> None:
+    """Say nothing."""
+
+
 def gather(
     found: Sequence[Setting],
     select: Sequence[str],
     folder: Path,
     *,
     stem: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = silent,
 ) -> Material:
     """Read what one group of settings left behind.
 

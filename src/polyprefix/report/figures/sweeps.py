@@ -146,7 +146,8 @@ def sweep_tables(sweep: Sweep) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Columns: ``line``, then those of ``curve``, with ``x`` as a number; and of the runs.
     """
-    points, runs = [], []
+    points: list[pd.DataFrame] = []
+    runs: list[pd.DataFrame] = []
     for name, part in sweep.lines:
         records = [run.record for setting in part for run in setting.runs]
         for found, make in ((points, curve), (runs, curve_runs)):
@@ -194,11 +195,11 @@ def scaling(found: Sequence[Setting], stem: str) -> Figure | None:
         if len(sizes) < 2 or len(sizes) < len(part):
             continue  # two models of one size are no scale
         method = part[0].runs[0].record["method"]
-        rest = [f"{k.rpartition('.')[2]}={_short(v)}" for k, v in part[0].labels.items()
+        others = [f"{k.rpartition('.')[2]}={_short(v)}" for k, v in part[0].labels.items()
                 if k != METHOD and not k.startswith("model.") and len(by_method) > 1]  # fmt: skip
         title = str(method.get("title") or method["name"])
         ordered = sorted(part, key=lambda s: s.runs[0].record["model"]["parameters"])
-        lines.append((printable(" ".join([title, *rest]), 40), ordered))
+        lines.append((printable(" ".join([title, *others]), 40), ordered))
     if not lines:
         return None
     sweep = Sweep(SIZE, lines[:MOST], len(lines) - MOST if len(lines) > MOST else 0,
@@ -300,5 +301,4 @@ def _short(value: Any) -> str:
 
 
 def _span(values: Sequence[int]) -> str:
-    words = str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
-    return words
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"

@@ -220,7 +220,12 @@ def decimals(value: float, places: int = 3) -> str:
 
 def signed(value: float) -> str:
     """Three decimals with a sign."""
-    return f"${round(value, 3) + 0.0:+.3f}$" if np.isfinite(value) else ""
+    return f"${_rounded(value):+.3f}$" if np.isfinite(value) else ""
+
+
+def _rounded(value: float) -> float:
+    """Three decimals; 0 has no sign."""
+    return round(value, 3) + 0.0
 
 
 def pair(value: float, spread: float) -> str:

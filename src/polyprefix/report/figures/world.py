@@ -72,10 +72,11 @@ def drawn(material: Material) -> Iterator[Figure]:
     _graticule(ax)
     shown = set(means["language"])
     others = [
-        one for one in languages().values()
+        (one.latitude, one.longitude)
+        for one in languages().values()
         if one.latitude is not None and one.longitude is not None and one.code not in shown
-    ]  # fmt: skip
-    x, y = equal_earth([one.latitude for one in others], [one.longitude for one in others])
+    ]
+    x, y = equal_earth([one for one, _ in others], [one for _, one in others])
     ax.plot(x, y, ".", color=MUTED, markersize=1.6, alpha=0.6)
     # The best lie on top.
     means = means.sort_values("score", kind="stable")
@@ -97,8 +98,10 @@ def drawn(material: Material) -> Iterator[Figure]:
         for number, colour in enumerate(SCALE)
     ]  # fmt: skip
     if source.any():
-        handles.append(Line2D([], [], marker="*", linestyle="none", color=SERIES[1], markersize=9,
-                              markeredgecolor=INK, label=f"{material.source} (source)"))  # fmt: skip
+        handles.append(
+            Line2D([], [], marker="*", linestyle="none", color=SERIES[1], markersize=9,
+                   markeredgecolor=INK, label=f"{material.source} (source)")
+        )  # fmt: skip
     drawing.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8,
                    handletextpad=0.1, columnspacing=1.0)  # fmt: skip
     drawing.draw_without_rendering()
@@ -134,10 +137,10 @@ def _size(number: int) -> float:
 
 def _graticule(ax: Axes) -> None:
     """Meridians and parallels, the outline, and the names of oceans."""
-    along = np.linspace(-90, 90, 91)
+    along = np.linspace(-90, 90, 37)
     for meridian in range(-150, 180, 30):
         ax.plot(*equal_earth(along, np.full_like(along, meridian)), color=GRID, linewidth=0.5)
-    across = np.linspace(-180, 180, 121)
+    across = np.linspace(-180, 180, 37)
     for parallel in range(-60, 90, 30):
         ax.plot(*equal_earth(np.full_like(across, parallel), across), color=GRID,
                 linewidth=1.0 if parallel == 0 else 0.5)  # fmt: skip

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from polyprefix.analysis import method_costs, run_costs
 from polyprefix.report.figures.drawing import Figure, bare, canvas, finished_figure
@@ -71,16 +72,23 @@ def _panel(
                 markersize=7.5)  # fmt: skip
     ax.set_xscale("log")
     ax.margins(0.12)
-    # Less than a decade has no more than one power of ten on it.
-    few = positive.max() / positive.min() < 12
-    places = LogLocator(subs=(1, 2, 3, 5) if few else (1,), numticks=7).tick_values(
-        positive.min(), positive.max()
-    )
-    low, high = positive.min() / 1.5, positive.max() * 1.5
-    ticks = {float(place): short_number(place) for place in places if low <= place <= high}
+    ticks = {place: short_number(place) for place in log_ticks(positive.min(), positive.max())}
     if (runs[name] <= 0).any():
         ticks[edge] = "0"
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(list(ticks), list(ticks.values()))
     bare(ax, "both")
     ax.set_xlabel(PANELS[name])
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """At most five round numbers for a logarithmic axis."""
+    low, high = low / 1.3, high * 1.3
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        found = [step * 10.0**n for n in decades for step in steps if low <= step * 10.0**n <= high]
+        if len(found) <= 5:
+            break
+    if len(found) < 2:
+        found = [v for v in MaxNLocator(3).tick_values(low, high) if low <= v <= high]
+    return [float(value) for value in found[:: -(-len(found) // 5)]]

@@ -31,6 +31,7 @@ from polyprefix.report.figures.drawing import (
     bare,
     canvas,
     finished_figure,
+    printable,
 )
 from polyprefix.report.figures.marks import interval, intervals, signed, zero
 from polyprefix.report.figures.material import Material, Method
@@ -279,7 +280,8 @@ def _ends(ax: Axes, ordered: pd.DataFrame) -> None:
         (ordered.head(4).iloc[::-1], (0.98, 0.13), "smallest"),
     ):
         lines = [
-            f"{get(str(row.Index)).name} {signed(row.difference)}" for row in part.itertuples()
+            f"{printable(get(str(code)).name, 16)} {signed(difference)}"
+            for code, difference in part["difference"].items()
         ]
         right = corner[0] > 0.5
         ax.text(
@@ -298,7 +300,7 @@ def _room(ax: Axes, found: dict[str, pd.DataFrame]) -> None:
     """Widen the axis that all panels share, for the names in its corners."""
     low = min(table["low"].min() for table in found.values())
     high = max(table["high"].max() for table in found.values())
-    ax.set_xlim(low - 0.36 * (high - low), high + 0.2 * (high - low))
+    ax.set_xlim(low - 0.42 * (high - low), high + 0.24 * (high - low))
 
 
 def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | None:

@@ -135,6 +135,7 @@ def look(salt: str = "polyprefix", colour: str = MUTED) -> Iterator[None]:
         "axes.titlesize": 9.5,
         "axes.titleweight": "bold",
         "axes.unicode_minus": True,
+        "axes.formatter.useoffset": False,
         "xtick.color": colour,
         "ytick.color": colour,
         "legend.frameon": False,
@@ -233,7 +234,7 @@ def _localise(element: ET.Element, name: str, page: bool) -> None:
     style = element.get("style")
     if style is None:
         return
-    style = re.sub(r"(font: [^'\";]*?)'.*?(?=;|$)", _font(page), style)
+    style = re.sub(r"font-family: [^;]*", f"font-family: {_font(page)}", style)
     if page:
         style = re.sub(r"#[0-9a-f]{6}\b", _variable, style)
     element.set("style", style)
@@ -243,7 +244,7 @@ _LONG = re.compile(r"-?\d+\.\d{3,}")
 
 
 def _font(page: bool) -> str:
-    return rf"\1var(--font, {FONT})" if page else rf"\1{FONT}"
+    return f"var(--font, {FONT})" if page else FONT
 
 
 def _variable(match: re.Match[str]) -> str:

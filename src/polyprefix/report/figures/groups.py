@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from polyprefix.analysis import group_means
+from polyprefix.languages import languages
 from polyprefix.report.figures.drawing import INK, Figure, bare, canvas, finished_figure
 from polyprefix.report.figures.marks import interval, legend
 from polyprefix.report.figures.material import Material
@@ -69,7 +70,7 @@ def _figure(material: Material, by: str, words: str, table: pd.DataFrame) -> Fig
     for place, group in enumerate(kept):
         part = table[table["group"] == group].set_index("method")
         count = int(part["languages"].iloc[0])
-        names.append(f"{group} ({count})")
+        names.append(f"{_named(by, group)} ({count})")
         if place % 2:
             ax.axhspan(-place - 0.5, -place + 0.5, color=INK, alpha=0.045, linewidth=0)
         for number, method in enumerate(methods):
@@ -102,6 +103,13 @@ def _figure(material: Material, by: str, words: str, table: pd.DataFrame) -> Fig
     titles = {method.label: method.title for method in methods}
     shown = table.assign(method=table["method"].map(titles))
     return finished_figure(drawing, name, title, caption + material.omission(), shown)
+
+
+def _named(by: str, group: str) -> str:
+    """Scripts have codes in the table of languages, and names for people."""
+    if by != "script":
+        return group
+    return next(one.script_name for one in languages().values() if one.script == group)
 
 
 def _span(table: pd.DataFrame) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from polyprefix.analysis import Setting, curve, curve_runs, doubling_trend
+from polyprefix.config import RunError
 from polyprefix.report.console import named
 from polyprefix.report.figures.drawing import (
     DASHES,
@@ -165,7 +166,10 @@ def sweep_tables(sweep: Sweep) -> tuple[pd.DataFrame, pd.DataFrame]:
 def drawn(found: Sequence[Setting], stem: str, place: str) -> Iterator[Figure]:
     """A figure for each key of :func:`sweeps`."""
     for sweep in sweeps(found):
-        means, runs = sweep_tables(sweep)
+        try:
+            means, runs = sweep_tables(sweep)
+        except RunError:
+            continue  # runs of a line differ in what the study does not set
         if means["score"].nunique() < 2:
             continue
         name = f"{stem}-by-{re.sub(r'[^a-z0-9]+', '-', sweep.key.lower()).strip('-')}"
@@ -204,7 +208,10 @@ def scaling(found: Sequence[Setting], stem: str) -> Figure | None:
         return None
     sweep = Sweep(SIZE, lines[:MOST], len(lines) - MOST if len(lines) > MOST else 0,
                   "parameters of the model")  # fmt: skip
-    means, runs = sweep_tables(sweep)
+    try:
+        means, runs = sweep_tables(sweep)
+    except RunError:
+        return None
     if means["score"].nunique() < 2:
         return None
     task = found[0].runs[0].record["task"]
@@ -231,6 +238,9 @@ def _figure(
                     linewidth=1.7, markersize=5)  # fmt: skip
     for ax, words in ((left, f"mean {score} of target languages"), (right, "mean transfer gap")):
         bare(ax, "both")
+        if np.ptp(ax.get_ylim()) < 1e-6:  # all the same, but for rounding
+            middle = float(np.mean(ax.get_ylim()))
+            ax.set_ylim(middle - 0.05, middle + 0.05)
         ax.set_xlabel(sweep.words)
         ax.set_ylabel(words)
         _x_axis(ax, sorted(set(means["x"])), log)

@@ -8,6 +8,8 @@ import re
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,34 +130,45 @@ def write_run(
     return run.record()
 
 
+def write_study(
+    folder: Path, methods: Mapping[str, float | None], seeds: Sequence[int] = (0, 1), **options: Any
+) -> list[Setting]:
+    """Settings of methods and seeds; what trains nothing has one."""
+    return settings(
+        [
+            LabelledRun(
+                {"method.name": method, "seed": seed},
+                write_run(folder, method, seed, share, **options),
+            )
+            for method, share in methods.items()
+            for seed in (seeds if PARAMETERS[method] else seeds[:1])
+        ]
+    )
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    """Settings of methods and seeds."""
-
-    def make(
-        methods: Mapping[str, float | None], seeds: Sequence[int] = (0, 1), **options: Any
-    ) -> list[Setting]:
-        return settings(
-            [
-                LabelledRun(
-                    {"method.name": method, "seed": seed},
-                    write_run(tmp_path, method, seed, share, **options),
-                )
-                for method, share in methods.items()
-                for seed in (seeds if PARAMETERS[method] else seeds[:1])
-            ]
-        )
-
-    return make
+    return partial(write_study, tmp_path)
 
 
 THREE = {"none": 0.5, "prefix_tuning": 0.6, "lora": 0.85}
 
 
-@pytest.fixture
-def three(study: Study, tmp_path: Path) -> tuple[list[Setting], dict[str, Figure]]:
-    found = study(THREE)
-    return found, {figure.name: figure for figure in figures(found, (), tmp_path)}
+@dataclass(frozen=True)
+class Drawn:
+    """Settings, where their runs are, and their figures by name."""
+
+    found: list[Setting]
+    folder: Path
+    figures: dict[str, Figure]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    folder = tmp_path_factory.mktemp("three")
+    found = write_study(folder, THREE)
+    drawn = figures(found, (), folder)
+    return Drawn(found, folder, {f.name.removeprefix("made-nano-"): f for f in drawn})
 
 
 def folders(found: Sequence[Setting], folder: Path) -> list[Path]:
@@ -165,35 +178,30 @@ def folders(found: Sequence[Setting], folder: Path) -> list[Path]:
 # Numbers -----------------------------------------------------------------------------------------
 
 
-def test_which_figures_there_are(three: tuple[list[Setting], dict[str, Figure]]) -> None:
-    assert list(three[1]) == [
-        f"made-nano-{name}"
-        for name in (
-            "differences",
-            "differences-by-language",
-            "wins",
-            "gap-by-distance",
-            "similarity",
-            "map",
-            "family",
-            "script",
-            "resource-level",
-            "learning",
-            "cost",
-        )
+def test_which_figures_there_are(three: Drawn) -> None:
+    assert list(three.figures) == [
+        "differences",
+        "differences-by-language",
+        "wins",
+        "gap-by-distance",
+        "similarity",
+        "map",
+        "family",
+        "script",
+        "resource-level",
+        "learning",
+        "cost",
     ]
-    for figure in three[1].values():
+    for figure in three.figures.values():
         assert figure.title.endswith("Made on polyprefix/nano")
         assert len(figure.caption) > 100
         assert len(figure.table) > 1
 
 
-def test_differences_are_those_of_the_analysis(
-    three: tuple[list[Setting], dict[str, Figure]], tmp_path: Path
-) -> None:
-    found, drawn = three
-    examples = read_examples(folders(found, tmp_path))
-    table = drawn["made-nano-differences"].table
+def test_differences_are_those_of_the_analysis(three: Drawn) -> None:
+    found, drawn = three.found, three.figures
+    examples = read_examples(folders(found, three.folder))
+    table = drawn["differences"].table
     # Against the baseline, and against the best on English dev, which is prefix tuning.
     pairs = table[["first", "second"]].drop_duplicates().itertuples(index=False, name=None)
     assert list(pairs) == [
@@ -214,31 +222,29 @@ def test_differences_are_those_of_the_analysis(
     smallest = table.loc[p.idxmin()]
     assert smallest["p_holm"] == pytest.approx(min(1, 3 * smallest["p"]))
 
-    languages = drawn["made-nano-differences-by-language"].table
+    languages = drawn["differences-by-language"].table
     own = languages[languages["method"] == "LoRA"].set_index("language")
     expected = compare_languages(examples, "lora", "none")
     for column in ("difference", "low", "high", "p_holm"):
         assert own[column].to_dict() == expected[column].to_dict()
 
-    wins = drawn["made-nano-wins"].table.set_index(["first", "second"])
+    wins = drawn["wins"].table.set_index(["first", "second"])
     matrix = win_matrix(examples)
     assert wins.loc[("none", "lora"), "losses"] == matrix.losses.loc["none", "lora"] > 0
     assert (wins.sum(axis=1) == len(CODES) - 1).all()
 
 
-def test_groups_gaps_and_slopes_are_those_of_the_analysis(
-    three: tuple[list[Setting], dict[str, Figure]], tmp_path: Path
-) -> None:
-    found, drawn = three
+def test_groups_gaps_and_slopes_are_those_of_the_analysis(three: Drawn) -> None:
+    found, drawn = three.found, three.figures
     records = [run.record for setting in found for run in setting.runs]
     table = score_table(records)
-    family = drawn["made-nano-family"].table.set_index(["method", "group"])
+    family = drawn["family"].table.set_index(["method", "group"])
     expected = group_means(table, "family").set_index(["method", "group"])
     for label, title in TITLES.items():
         for group in ("Indo-European", "Uralic"):
             for column in ("score", "low", "high", "languages"):
                 assert family.loc[(title, group), column] == expected.loc[(label, group), column]
-    gaps = drawn["made-nano-gap-by-distance"].table
+    gaps = drawn["gap-by-distance"].table
     assert set(gaps["language"]) == set(CODES[1:])
     row = gaps[(gaps["language"] == "deu_Latn") & (gaps["distance"] == "syntactic")].iloc[0]
     scores = [
@@ -247,27 +253,27 @@ def test_groups_gaps_and_slopes_are_those_of_the_analysis(
         if record["method"]["name"] == "prefix_tuning"
     ]
     assert row["gap"] == pytest.approx(np.mean(scores))
-    examples = read_examples(folders(found, tmp_path))
+    examples = read_examples(folders(found, three.folder))
     syntactic = gaps[gaps["distance"] == "syntactic"].set_index("language")["x"]
     bias = source_bias(examples, (1 - syntactic).to_dict())
-    slopes = drawn["made-nano-similarity"].table
+    slopes = drawn["similarity"].table
     assert list(slopes["method"]) == list(TITLES.values())
     assert list(slopes["slope"]) == pytest.approx(list(bias.slopes["slope"]))
     assert list(slopes["family_low"]) == pytest.approx(list(bias.slopes["family_low"]))
 
 
-def test_map_learning_and_cost_by_hand(three: tuple[list[Setting], dict[str, Figure]]) -> None:
-    drawn = three[1]
-    places = drawn["made-nano-map"].table.set_index("language")
+def test_map_learning_and_cost_by_hand(three: Drawn) -> None:
+    drawn = three.figures
+    places = drawn["map"].table.set_index("language")
     assert set(places.index) == set(CODES)
     assert places["class"].between(1, 6).all()
     ordered = places.sort_values("score")
     assert ordered["class"].is_monotonic_increasing
-    learning = drawn["made-nano-learning"].table
+    learning = drawn["learning"].table
     own = learning[(learning["method"] == "LoRA") & (learning["seed"] == 1)]
     assert list(own["loss"].dropna()) == [5, 3, pytest.approx(7 / 3), 2]
     assert list(own["dev"].dropna()) == [0.75]
-    cost = drawn["made-nano-cost"].table.set_index("method")
+    cost = drawn["cost"].table.set_index("method")
     assert cost.loc["LoRA", "parameters"] == 500
     assert cost.loc["LoRA", "training_seconds"] == 4
     assert cost.loc["LoRA", "scoring_seconds"] == 8.5
@@ -337,7 +343,6 @@ def test_sweeps_over_length_and_layers(tmp_path: Path) -> None:
                 runs.append(LabelledRun({**keys, "seed": seed}, record))
     found = settings(runs)
     drawn = {figure.name: figure for figure in figures(found, (), tmp_path)}
-    assert "made-nano-differences" not in drawn  # six settings of one method
     table = drawn["made-nano-by-method-length"].table
     assert list(table["x"]) == [5, 10, 40] * 2
     assert list(table["line"].unique()) == [
@@ -405,9 +410,9 @@ def test_numbers_on_axes() -> None:
 # SVG ---------------------------------------------------------------------------------------------
 
 
-def test_svg_can_stand_in_a_page(three: tuple[list[Setting], dict[str, Figure]]) -> None:
+def test_svg_can_stand_in_a_page(three: Drawn) -> None:
     ids: list[str] = []
-    for name, figure in three[1].items():
+    for name, figure in three.figures.items():
         root = ET.fromstring(figure.svg)
         assert root.tag == f"{{{SVG}}}svg"
         assert root.get("role") == "img"
@@ -423,7 +428,7 @@ def test_svg_can_stand_in_a_page(three: tuple[list[Setting], dict[str, Figure]])
         ids += own
         links = re.findall(r'(?:href="|url\()#([^")]+)', figure.svg)
         assert set(links) <= set(own)
-        assert all(found.startswith(f"{name}-") for found in own)
+        assert all(found.startswith(f"made-nano-{name}-") for found in own)
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", figure.svg)
         assert "<style" not in figure.svg
         assert "<image" not in figure.svg
@@ -436,23 +441,22 @@ def test_svg_can_stand_in_a_page(three: tuple[list[Setting], dict[str, Figure]])
     assert len(ids) == len(set(ids))
 
 
-def test_figures_are_the_same_every_time(study: Study, tmp_path: Path) -> None:
-    found = study({"none": 0.5, "lora": 0.8})
-    one, other = figures(found, (), tmp_path), figures(found, (), tmp_path)
-    for first, second in zip(one, other, strict=True):
+def test_figures_are_the_same_every_time(three: Drawn) -> None:
+    again = figures(three.found, (), three.folder)
+    for first, second in zip(three.figures.values(), again, strict=True):
         assert first.svg == second.svg
-        assert first.standalone() == second.standalone()
-        assert first.png() == second.png()
         pd.testing.assert_frame_equal(first.table, second.table)
+    # Files are, too, whatever was written before.
+    first, second = three.figures["wins"], again[2]
+    assert first.png() == second.png()
+    assert first.standalone() == second.standalone()
 
 
-def test_files_have_the_light_colours(
-    three: tuple[list[Setting], dict[str, Figure]], tmp_path: Path
-) -> None:
-    found, drawn = three
+def test_files_have_the_light_colours(three: Drawn, tmp_path: Path) -> None:
+    found, drawn = three.found, three.figures
     out = tmp_path / "report"
-    chosen = [drawn["made-nano-wins"], drawn["made-nano-differences"]]
-    made = tables(found, (), tmp_path)
+    chosen = [drawn["wins"], drawn["differences"]]
+    made = tables(found, (), three.folder)
     paths = write_exports(chosen, made, out)
     assert sorted(out.iterdir()) == sorted(paths)
     assert [path.name for path in paths[:2]] == ["made-nano-wins.svg", "made-nano-wins.png"]
@@ -470,9 +474,11 @@ def test_files_have_the_light_colours(
 # Tables ------------------------------------------------------------------------------------------
 
 
-def test_tables_have_the_numbers(study: Study, tmp_path: Path) -> None:
-    found = study(THREE)
-    made = {table.name.removeprefix("made-nano-"): table for table in tables(found, (), tmp_path)}
+def test_tables_have_the_numbers(three: Drawn) -> None:
+    found = three.found
+    made = {
+        table.name.removeprefix("made-nano-"): table for table in tables(found, (), three.folder)
+    }
     assert list(made) == ["scores", "groups", "differences", "differences-by-language", "methods"]
     scores = made["scores"].table.set_index("language")
     own = [run.record["scores"]["deu_Latn"]["accuracy"] for run in found[2].runs]
@@ -558,7 +564,7 @@ def test_hostile_names(study: Study, tmp_path: Path) -> None:
             {"differences", "learning"},
         ),
         # Only the untouched model.
-        ({"none": 0.5}, CODES[:4], (0,), {"learning", "cost", "wins", "map"}, {"family"}),
+        ({"none": 0.5}, CODES[:4], (0,), {"learning", "cost", "wins", "map"}, {"script"}),
     ],
 )
 def test_what_data_does_not_support_is_left_out(

@@ -310,7 +310,8 @@ def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | N
     matrix = win_matrix(examples)
     methods = material.methods
     size = len(methods)
-    drawing = canvas(2.0 + 0.85 * size, 1.6 + 0.46 * size)
+    longest = max(len(method.title) for method in methods)
+    drawing = canvas(0.8 + 0.11 * longest + 0.85 * size, 0.7 + 0.045 * longest + 0.46 * size)
     ax = drawing.add_subplot()
     total = len(examples.targets)
     for y, row in enumerate(methods):

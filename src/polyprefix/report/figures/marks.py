@@ -94,7 +94,10 @@ def legend(ax: Axes, methods: Sequence[Method], *, lines: bool = False, **option
     ]
     # matplotlib leaves out what begins with an underscore.
     names = [m.title if not m.title.startswith("_") else f"\u200b{m.title}" for m in methods]
-    options = {"loc": "outside upper center", "ncols": min(len(methods), 4)} | options
+    # Names as long as the longest of them, side by side while they have room.
+    room = ax.figure.bbox.width / ax.figure.dpi / (0.08 * max(map(len, names)) + 0.5)
+    columns = max(1, min(len(methods), 4, int(room)))
+    options = {"loc": "outside upper center", "ncols": columns} | options
     where = ax.figure if "outside" in str(options["loc"]) else ax
     where.legend(handles, names, **options)
 

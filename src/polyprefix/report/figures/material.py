@@ -197,11 +197,14 @@ def gather(
     # A label may be shorter among fewer runs.
     records = [record for record in records if labels[record["id"]] in kept]
     again = dict(zip((r["id"] for r in records), method_labels(records), strict=True))
-    methods = []
+    methods: list[Method] = []
     for place, label in enumerate(kept):
         setting, record = own[label]
         shown = again[record["id"]]
-        methods.append(Method(shown, _title(record, shown), place, setting.dev))
+        title = _title(record, shown)
+        if title in {method.title for method in methods}:  # cut to the same, or called the same
+            title = f"{title} [{place + 1}]"
+        methods.append(Method(shown, title, place, setting.dev))
     examples, trouble = _examples([folder / record["id"] for record in records])
     if trouble is not None:
         say(f"tests of single examples are left out: {trouble}")
@@ -243,7 +246,7 @@ def _dev(setting: Setting) -> float:
 def _title(record: dict[str, Any], label: str) -> str:
     method = record["method"]
     rest = label.removeprefix(method["name"])
-    return printable(f"{method.get('title') or method['name']}{rest}", 34)
+    return printable(f"{method.get('title') or method['name']}{rest}", 30)
 
 
 def _examples(folders: Sequence[Path]) -> tuple[Examples | None, str | None]:

@@ -249,7 +249,8 @@ def _figure(
         for i in range(len(sweep.lines))
     ]
     names = [line if not line.startswith("_") else f"\u200b{line}" for line, _ in sweep.lines]
-    drawing.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)))
+    columns = 1 if max(map(len, names)) > 34 else min(3, len(names))
+    drawing.legend(handles, names, loc="outside upper center", ncols=columns)
     languages = sorted(set(means["languages"]))
     seeds = sorted(set(means["seeds"]))
     caption = (

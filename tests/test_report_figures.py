@@ -404,7 +404,7 @@ def test_numbers_on_axes() -> None:
     for low, high in ((3.5, 5.5), (750, 830), (1, 1)):
         ticks = log_ticks(low, high)
         assert 1 <= len(ticks) <= 5
-        assert all(low / 1.3 <= tick <= high * 1.3 for tick in ticks)
+        assert all(low / 1.1 <= tick <= high * 1.1 for tick in ticks)
 
 
 # SVG ---------------------------------------------------------------------------------------------

@@ -83,12 +83,12 @@ def _panel(
 
 def log_ticks(low: float, high: float) -> list[float]:
     """At most five round numbers for a logarithmic axis."""
-    low, high = low / 1.3, high * 1.3
+    low, high = low / 1.08, high * 1.08
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         found = [step * 10.0**n for n in decades for step in steps if low <= step * 10.0**n <= high]
         if len(found) <= 5:
             break
     if len(found) < 2:
-        found = [v for v in MaxNLocator(3).tick_values(low, high) if low <= v <= high]
+        found = [v for v in MaxNLocator(4).tick_values(low, high) if low <= v <= high]
     return [float(value) for value in found[:: -(-len(found) // 5)]]

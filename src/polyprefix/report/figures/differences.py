@@ -280,7 +280,7 @@ def _ends(ax: Axes, ordered: pd.DataFrame) -> None:
         (ordered.head(4).iloc[::-1], (0.98, 0.13), "smallest"),
     ):
         lines = [
-            f"{printable(get(str(code)).name, 16)} {signed(difference)}"
+            f"{printable(get(str(code)).name, 14)} {signed(difference)}"
             for code, difference in part["difference"].items()
         ]
         right = corner[0] > 0.5

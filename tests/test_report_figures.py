@@ -517,7 +517,7 @@ def test_latex_prints_what_names_say() -> None:
 
 
 def test_hostile_names(study: Study, tmp_path: Path) -> None:
-    hostile = "_<script>alert(1)</script> $\\frac{\x00 & \u202e#222222 日本"
+    hostile = "_$x_1$<script>alert(1)</script>\\frac{\x00 & \u202e#222222 日本"
     found = study({"none": 0.4, "lora": 0.8}, title=hostile, model="/home/me/<b>&\"'../my $model$")
     drawn = figures(found, (), tmp_path)
     assert len(drawn) > 5
@@ -527,7 +527,7 @@ def test_hostile_names(study: Study, tmp_path: Path) -> None:
         assert not [e for e in root.iter() if e.tag.endswith("script")]
     wins = next(figure for figure in drawn if figure.name.endswith("-wins"))
     texts = ["".join(e.itertext()) for e in ET.fromstring(wins.svg).iter(f"{{{SVG}}}text")]
-    assert any("<script>" in text and "$" in text for text in texts)
+    assert any("_$x_1$<script>" in text for text in texts)
     legend = next(figure for figure in drawn if figure.name.endswith("-cost"))
     texts = ["".join(e.itertext()) for e in ET.fromstring(legend.svg).iter(f"{{{SVG}}}text")]
     assert sum("<script>" in text for text in texts) == 2  # the underscore hides neither

@@ -74,9 +74,16 @@ def pooled_differences(material: Material) -> pd.DataFrame:
         one = {"first": first.title, "second": second.title}
         rows.append(one | {"over": "examples", "difference": mean.difference, "low": mean.low,
                            "high": mean.high, "p": mean.p})  # fmt: skip
+        seeds = compare_seeds(examples, *names)
+        if np.isfinite(seeds.stderr):
+            rows.append(one | {"over": "seeds", "difference": seeds.difference, "low": seeds.low,
+                               "high": seeds.high, "p": seeds.p})  # fmt: skip
         if len(examples.targets) > 2:
             families = len({get(code).family for code in examples.targets}) > 2
-            pooled = pool_languages(examples, *names, families=families)
+            try:
+                pooled = pool_languages(examples, *names, families=families)
+            except ValueError:
+                continue  # a language with one example
             rows.append(
                 one
                 | {
@@ -89,10 +96,6 @@ def pooled_differences(material: Material) -> pd.DataFrame:
                     "expected_high": pooled.expected_high,
                 }
             )
-        seeds = compare_seeds(examples, *names)
-        if np.isfinite(seeds.stderr):
-            rows.append(one | {"over": "seeds", "difference": seeds.difference, "low": seeds.low,
-                               "high": seeds.high, "p": seeds.p})  # fmt: skip
     columns = ["first", "second", "over", "difference", "low", "high", "p", "p_holm"]
     table = pd.DataFrame(rows, columns=[*columns, "expected_low", "expected_high"])
     for _, part in table.groupby("over"):

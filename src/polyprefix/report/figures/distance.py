@@ -111,8 +111,8 @@ def gaps(material: Material) -> Figure | None:
         label_points(ax, list(part["x"]), list(part["gap"]), list(part["name"]),
                      order=left[number].tolist(), most=24)  # fmt: skip
     caption = (
-        f"The transfer gap ({material.source} score minus the language's) of {method.title}, the "
-        f"method with the highest {material.source} dev score, against how far a language is from "
+        f"The transfer gap ({material.source} score minus the language's) of {material.leading} "
+        "against how far a language is from "
         f"{material.source}: cosine distances between URIEL's features, and the great circle. Each "
         f"point is a language ({len(joined)}; the mean of {material.seeds}); above the line at 0 "
         "the skill carries less. Lines are least squares with 95% bands of the mean, languages "

@@ -131,6 +131,13 @@ class Material:
         return max(self.methods, key=lambda m: float("-inf") if m.dev is None else m.dev)
 
     @property
+    def leading(self) -> str:
+        """The leader and why it is one, for captions."""
+        if self.leader.dev is None or len(self.methods) == 1:
+            return self.leader.title
+        return f"{self.leader.title}, the method with the highest {self.source} dev score,"
+
+    @property
     def baseline(self) -> Method:
         """The untouched backbone where it was run, else the leader."""
         for method, record in self._firsts():

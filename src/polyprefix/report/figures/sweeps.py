@@ -121,14 +121,14 @@ def _lines(found: Sequence[Setting], key: str) -> list[Line]:
                   if name in varying]  # fmt: skip
         ordered = sorted(part, key=lambda s: number(s.labels[key]) or 0.0)
         lines.append((printable(" ".join(map(str, parts)), 40), ordered))
-    return lines
+    return _apart(lines)
 
 
 def _best(found: Sequence[Setting], lines: list[Line], key: str) -> list[Line]:
     best: dict[str, Setting] = {}
     for setting in found:
         name = setting.runs[0].record["method"]["name"]
-        if name not in best or (setting.dev or -np.inf) > (best[name].dev or -np.inf):
+        if name not in best or _dev(setting) > _dev(best[name]):
             best[name] = setting
     chosen = {
         name: repr(sorted(_rest(setting, key).items(), key=str)) for name, setting in best.items()
@@ -140,6 +140,19 @@ def _best(found: Sequence[Setting], lines: list[Line], key: str) -> list[Line]:
         == repr(sorted(_rest(line[1][0], key).items(), key=str))
     ]
     return (kept or lines)[:MOST]
+
+
+def _dev(setting: Setting) -> float:
+    return -np.inf if setting.dev is None else setting.dev
+
+
+def _apart(lines: list[Line]) -> list[Line]:
+    """Lines whose names were cut to the same get numbers."""
+    names = [name for name, _ in lines]
+    return [
+        (name if names.count(name) == 1 else f"{name} [{place}]", part)
+        for place, (name, part) in enumerate(lines, start=1)
+    ]
 
 
 def sweep_tables(sweep: Sweep) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -206,6 +219,7 @@ def scaling(found: Sequence[Setting], stem: str) -> Figure | None:
         lines.append((printable(" ".join([title, *others]), 40), ordered))
     if not lines:
         return None
+    lines = _apart(lines)
     sweep = Sweep(SIZE, lines[:MOST], len(lines) - MOST if len(lines) > MOST else 0,
                   "parameters of the model")  # fmt: skip
     try:

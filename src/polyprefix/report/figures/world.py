@@ -109,9 +109,9 @@ def drawn(material: Material) -> Iterator[Figure]:
     label_points(ax, x.tolist(), y.tolist(), list(means["name"]), order=order.tolist(), size=6.5,
                  most=28)  # fmt: skip
     caption = (
-        f"{material.score.capitalize()} of {method.title}, the method with the highest "
-        f"{material.source} dev score, where languages are spoken (one point for each, from the "
-        f"language table; {len(means)} languages, the mean of {material.seeds}). Darker and larger "
+        f"{material.score.capitalize()} of {material.leading} where languages are spoken (one "
+        f"point for each, from the language table; {len(means)} languages, the mean of "
+        f"{material.seeds}). Darker and larger "
         "is better. Names where there is room, languages far from the median first. Small grey "
         "points are other languages of the table. Equal Earth projection, areas are true; grid "
         "lines every 30 degrees."

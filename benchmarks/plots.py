@@ -1,23 +1,20 @@
 """Plots of how cost grows, as SVG, from the lines that ``growth`` writes.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; marks differ too, and names
-stand at the lines. There is no background, and everything has enough contrast with black and with
-white.
+The look is that of a study's figures (``report/figures/drawing.py``); names stand at the lines.
+There is no background, and everything has enough contrast with black and with white.
 """
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from benchmarks.wording import MEMORY, named
+from polyprefix.report.figures.drawing import MARKERS, SERIES, bare, canvas, look, raw_svg
 
 LABELS = {
     "questions": "examples that share a passage",
@@ -29,8 +26,8 @@ LABELS = {
 """What the x axis of each axis of ``growth`` says."""
 
 OURS = "Polyprefix"
-STYLES = {OURS: ("#0072B2", "o"), "floor": ("#009E73", "^")}
-PEER = ("#D55E00", "s")
+STYLES = {OURS: (SERIES[0], MARKERS[0]), "floor": (SERIES[2], MARKERS[2])}
+PEER = (SERIES[1], MARKERS[1])
 """Colour and mark of the lines, the same in all plots: ours, the floor, and any other peer."""
 
 TEXT = "#777777"
@@ -76,19 +73,8 @@ def file_name(report: str, key: Key) -> str:
 def draw(axis: str, series: dict[str, Series]) -> str:
     """The SVG: time per example, and peak memory where it was measured."""
     panels = 2 if any(one.memory for one in series.values()) else 1
-    look: dict[str, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "polyprefix",
-        "font.size": 10,
-        "text.color": TEXT,
-        "axes.labelcolor": TEXT,
-        "axes.edgecolor": TEXT,
-        "xtick.color": TEXT,
-        "ytick.color": TEXT,
-    }
-    with matplotlib.rc_context(look):
-        figure = Figure(figsize=(4.8 * panels, 3.1), layout="constrained")
-        figure.patch.set_alpha(0)
+    with look(colour=TEXT):
+        figure = canvas(4.8 * panels, 3.1)
         grid = figure.subplots(1, panels, squeeze=False)[0]
         times = {
             name: {x: [1000 * s for s in rounds] for x, rounds in one.seconds.items()}
@@ -100,10 +86,7 @@ def draw(axis: str, series: dict[str, Series]) -> str:
                 name: {x: [mib] for x, mib in one.memory.items()} for name, one in series.items()
             }
             _panel(grid[1], axis, "peak memory (MiB)", peaks)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    # matplotlib leaves blanks at the ends of lines.
-    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+        return raw_svg(figure)
 
 
 def _panel(ax: Axes, axis: str, label: str, values: dict[str, dict[int, list[float]]]) -> None:
@@ -128,9 +111,8 @@ def _panel(ax: Axes, axis: str, label: str, values: dict[str, dict[int, list[flo
     ax.set_xticks(ticks)
     ax.set_xlabel(LABELS[axis])
     ax.set_ylabel(label)
-    ax.patch.set_alpha(0)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color=TEXT, alpha=0.25, linewidth=0.6)
+    bare(ax)
+    ax.grid(axis="y", color=TEXT, alpha=0.25)
     for (_, name, colour), place in zip(
         sorted(ends), spread([y / top for y, _, _ in sorted(ends)]), strict=True
     ):

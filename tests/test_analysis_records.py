@@ -241,6 +241,31 @@ def test_examples_are_paired_by_their_ids(write: Write) -> None:
         read_examples([one, forged])
 
 
+def test_columns_of_predictions_are_what_rows_say(write: Write) -> None:
+    folder = RunFolder(write("lora", {"eng_Latn": np.array([1, 0, 1.0])}))
+    keys = ("id", "label", "prediction")
+    rows = folder.predictions("eng_Latn")
+    assert rows is not None
+    assert folder.prediction_texts("eng_Latn", keys) == [[row[k] for row in rows] for k in keys]
+    assert folder.prediction_texts("deu_Latn", keys) is None
+    # What is no text, is missing or damaged is left to who reads rows, and says so.
+    assert folder.prediction_texts("eng_Latn", ("id", "prediction_calibrated")) is None
+    folder.write_predictions("deu_Latn", [{"id": "a", "label": 1, "prediction": 1}])
+    assert folder.prediction_texts("deu_Latn", keys) is None
+    path = folder.predictions_path("eng_Latn")
+    path.write_text(path.read_text() + '{"id": "x", "lab')
+    assert folder.prediction_texts("eng_Latn", keys) is None
+    with pytest.raises(RunError, match=r"eng_Latn\.jsonl, line 4 is damaged"):
+        read_examples([folder.path])
+
+
+def test_numbers_as_labels_are_counted(write: Write) -> None:
+    folder = RunFolder(write("lora", {"eng_Latn": np.array([1, 0, 1.0])}))
+    rows = [{"id": str(i), "label": i, "prediction": 1} for i in range(3)]
+    folder.write_predictions("eng_Latn", rows)
+    assert list(read_examples([folder.path]).scores("lora", "eng_Latn")) == [0, 1, 0]
+
+
 def test_parallel_languages_are_put_in_the_same_order(write: Write) -> None:
     ids = {"eng_Latn": ["a", "b"], "deu_Latn": ["b", "a"]}
     scores = {"eng_Latn": np.array([1.0, 0]), "deu_Latn": np.array([1.0, 0])}

@@ -1,9 +1,19 @@
 """Statistics over records, without torch."""
 
 from polyprefix.analysis.comparison import Comparison, MethodRun, compare
-from polyprefix.analysis.curves import Trend, curve, doubling_trend, setting
+from polyprefix.analysis.costs import method_costs, run_costs
+from polyprefix.analysis.curves import (
+    Line,
+    Trend,
+    curve,
+    curve_runs,
+    doubling_trend,
+    setting,
+    straight_line,
+)
 from polyprefix.analysis.groups import GROUPS, group_means, language_means
 from polyprefix.analysis.hierarchical import Pooled, Slope, pool, pool_languages, regress
+from polyprefix.analysis.learning import learning_curves
 from polyprefix.analysis.paired import (
     Estimates,
     adjust,
@@ -49,6 +59,7 @@ __all__ = [
     "GroupScore",
     "LabelledRun",
     "LanguageScore",
+    "Line",
     "MethodRun",
     "Pooled",
     "Setting",
@@ -64,6 +75,7 @@ __all__ = [
     "compare_seeds",
     "correlations",
     "curve",
+    "curve_runs",
     "doubling_trend",
     "finished",
     "group_means",
@@ -72,7 +84,9 @@ __all__ = [
     "language_features",
     "language_means",
     "language_scores",
+    "learning_curves",
     "mean_calibrated",
+    "method_costs",
     "method_labels",
     "paired_bootstrap",
     "pool",
@@ -81,11 +95,13 @@ __all__ = [
     "read_examples",
     "read_uriel",
     "regress",
+    "run_costs",
     "score_table",
     "setting",
     "settings",
     "sign_flip_test",
     "source_bias",
+    "straight_line",
     "stratified_bootstrap",
     "win_matrix",
 ]

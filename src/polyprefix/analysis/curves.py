@@ -69,24 +69,9 @@ def curve(
     Raises:
         RunError: a record lacks the key or has no scores, or runs differ in more than the key.
     """
-    rows = []
-    for record in with_scores(records):
-        scores = language_scores(dict(record))
-        targets = [row.score for row in scores if not row.source]
-        value = setting(record, key)
-        rows.append(
-            {
-                "method": record["method"]["name"],
-                # Lists (of layers) are no keys of a table.
-                "x": value if isinstance(value, (int, float)) else str(value),
-                "languages": frozenset(row.language.code for row in scores),
-                "score": float(np.mean(targets)) if targets else np.nan,
-                "source": next(row.score for row in scores if row.source),
-                "other": _others(record, key),
-                "id": record["id"],
-            }
-        )
-    table = pd.DataFrame(rows)
+    table = curve_runs(records, key)
+    table["other"] = [_others(record, key) for record in records]
+    table["languages"] = [frozenset(record["scores"]) for record in records]
     points = []
     for method, runs in table.groupby("method", sort=False):
         _only(runs, "languages", "were scored in other languages")
@@ -108,6 +93,35 @@ def curve(
             )
     points.sort(key=lambda row: (isinstance(row["x"], str), row["x"]))
     return pd.DataFrame(points).sort_values("method", kind="stable", ignore_index=True)
+
+
+def curve_runs(records: Sequence[Mapping[str, Any]], key: str) -> pd.DataFrame:
+    """The runs that :func:`curve` makes points of: a row each, in the records' order.
+
+    Returns:
+        ``method`` (its name), ``x``, ``seed``, ``score`` (the mean over target languages),
+        ``source``, ``id``.
+
+    Raises:
+        RunError: a record lacks the key or has no scores.
+    """
+    rows = []
+    for record in with_scores(records):
+        scores = language_scores(dict(record))
+        targets = [row.score for row in scores if not row.source]
+        value = setting(record, key)
+        rows.append(
+            {
+                "method": record["method"]["name"],
+                # Lists (of layers) are no keys of a table.
+                "x": value if isinstance(value, (int, float)) else str(value),
+                "seed": record["identity"]["seed"],
+                "score": float(np.mean(targets)) if targets else np.nan,
+                "source": next(row.score for row in scores if row.source),
+                "id": record["id"],
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _others(record: Mapping[str, Any], key: str) -> str:
@@ -163,3 +177,54 @@ def doubling_trend(
     reach = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 2)) * float(fit.stderr)
     slope = float(fit.slope)
     return Trend(slope, slope - reach, slope + reach, float(fit.pvalue), len(values))
+
+
+@dataclass(frozen=True)
+class Line:
+    """The least squares line of y on x.
+
+    Attributes:
+        slope: change of y for one unit of x.
+        low: lower end of the slope's interval (Student's t).
+        high: upper end.
+        p: two-sided, of no slope.
+        points: it goes through.
+        band: 50 places from the least to the largest x: ``x``, ``y`` (fitted), ``low``, ``high``
+            (of the mean of y there).
+    """
+
+    slope: float
+    low: float
+    high: float
+    p: float
+    points: int
+    band: pd.DataFrame
+
+
+def straight_line(x: Sequence[float], y: Sequence[float], *, confidence: float = 0.95) -> Line:
+    """Fit a line, points taken as independent, with the interval of the mean at each x.
+
+    Its half width is ``t * s * sqrt(1/n + (x - mean x)² / sum (x_i - mean x)²)``, with s² the
+    residual variance on n - 2 degrees of freedom (Draper and Smith 1998, section 3.1).
+
+    Raises:
+        ValueError: fewer than three points, or x does not vary.
+    """
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if len(xs) < 3 or np.ptp(xs) == 0:
+        raise ValueError("a line needs three points at two places or more")
+    centred = xs - xs.mean()
+    spread = float((centred**2).sum())
+    slope = float(centred @ ys) / spread
+    residuals = ys - ys.mean() - slope * centred
+    degrees = len(xs) - 2
+    deviation = float(np.sqrt((residuals**2).sum() / degrees))
+    t = float(stats.t.ppf(0.5 + confidence / 2, degrees))
+    stderr = deviation / np.sqrt(spread)
+    grid = np.linspace(xs.min(), xs.max(), 50)
+    fitted = ys.mean() + slope * (grid - xs.mean())
+    reach = t * deviation * np.sqrt(1 / len(xs) + (grid - xs.mean()) ** 2 / spread)
+    # A perfect fit, of a constant score for one, has no error.
+    p = float(2 * stats.t.sf(abs(slope) / stderr, degrees)) if stderr > 0 else float(slope == 0)
+    band = pd.DataFrame({"x": grid, "y": fitted, "low": fitted - reach, "high": fitted + reach})
+    return Line(slope, slope - t * stderr, slope + t * stderr, p, len(xs), band)

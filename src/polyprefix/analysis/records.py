@@ -327,24 +327,45 @@ def _paired(
     runs: Sequence[RunFolder], code: str, score: str
 ) -> tuple[tuple[str, ...], list[Array]]:
     """The ids that all runs have in a language, and each run's scores in their order."""
-    found: list[dict[str, float]] = []
+    found: list[tuple[list[str], list[float]]] = []
     gold: dict[str, Any] = {}
     for run in runs:
-        rows = run.predictions(code)
-        if rows is None:
-            raise RunError(f"{str(run.path)!r} has no predictions for {code}")
-        for row in rows:
-            answer = row.get("label", row.get("answers"))
-            if gold.setdefault(row["id"], answer) != answer:
+        names, answers, scores = _scored(run, code, score)
+        for name, answer in zip(names, answers, strict=True):
+            if gold.setdefault(name, answer) != answer:
                 raise RunError(
-                    f"{str(run.path)!r}: the right answer to example {row['id']!r} of {code} is "
-                    f"{answer!r}, in another run {gold[row['id']]!r}: the runs' data differ"
+                    f"{str(run.path)!r}: the right answer to example {name!r} of {code} is "
+                    f"{answer!r}, in another run {gold[name]!r}: the runs' data differ"
                 )
-        found.append({row["id"]: _score(row, score, run) for row in rows})
-    ids = tuple(name for name in found[0] if all(name in scores for scores in found))
+        found.append((names, scores))
+    first = found[0][0]
+    if all(names == first for names, _ in found):
+        ids = tuple(first)
+        arrays = [np.array(scores, dtype=np.float64) for _, scores in found]
+    else:
+        by_id = [dict(zip(names, scores, strict=True)) for names, scores in found]
+        ids = tuple(name for name in first if all(name in scores for scores in by_id))
+        arrays = [np.array([scores[name] for name in ids]) for scores in by_id]
     if not ids:
         raise RunError(f"the runs have no example of {code} in common")
-    return ids, [np.array([scores[name] for name in ids]) for scores in found]
+    return ids, arrays
+
+
+def _scored(run: RunFolder, code: str, score: str) -> tuple[list[str], list[Any], list[float]]:
+    """Of a run's examples of a language: ids, right answers, scores."""
+    if score in PREDICTED:
+        texts = run.prediction_texts(code, ("id", "label", PREDICTED[score]))
+        if texts is not None:
+            names, labels, predicted = texts
+            return names, labels, [float(a == b) for a, b in zip(labels, predicted, strict=True)]
+    rows = run.predictions(code)
+    if rows is None:
+        raise RunError(f"{str(run.path)!r} has no predictions for {code}")
+    return (
+        [row["id"] for row in rows],
+        [row.get("label", row.get("answers")) for row in rows],
+        [_score(row, score, run) for row in rows],
+    )
 
 
 def _score(row: Mapping[str, Any], score: str, run: RunFolder) -> float:

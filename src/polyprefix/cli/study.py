@@ -220,15 +220,16 @@ def _report(study: Study, folder: StudyFolder, out: Console, examples: int | Non
         text = f"{missing} of {len(study.runs)} runs are not in these tables."
         out.print(Text(text))
         said.append(("missing", text))
-    page = folder.report / PAGE
-    write_page(
-        page,
+    page, *files = write_page(
+        folder.report / PAGE,
         found,
         folder.path,
         title=study.config.title,
         notes=said,
         select=study.config.select,
         examples=EXAMPLES if examples is None else examples,
+        files=True,
     )
-    out.print(Text(f"{page}"))
+    beside = f", and {len(files)} files of its figures and tables beside it" if files else ""
+    out.print(Text(f"{page}{beside}"))
     return True

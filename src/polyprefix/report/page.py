@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from importlib import resources
+from itertools import count, zip_longest
 from math import isnan
 from numbers import Integral, Real
 from pathlib import Path
@@ -40,7 +41,7 @@ from polyprefix.report.verdict import Verdict, verdict
 from polyprefix.results import write_atomically
 
 if TYPE_CHECKING:
-    from polyprefix.report.figures import Figure
+    from polyprefix.report.figures import Figure, Table
 
 EXAMPLES = 20
 """Examples of a language that a page holds, unless told otherwise."""
@@ -59,7 +60,7 @@ class Part:
     verdict: Verdict
     heat_map: HeatMap
     figures: list[Figure]
-    undrawn: str
+    tables: list[Table]
     costs: list[Cost]
     partly_scored: bool
     together: bool
@@ -78,7 +79,8 @@ def write_page(
     notes: Sequence[tuple[str, str]] = (),
     select: Sequence[str] = (),
     examples: int = EXAMPLES,
-) -> None:
+    files: bool = False,
+) -> list[Path]:
     """Write the page.
 
     Args:
@@ -89,8 +91,19 @@ def write_page(
         notes: what else is to be said first, with what it is.
         select: keys whose value was selected on dev.
         examples: of a language, that the page holds to look at; 0: none.
+        files: write figures (SVG, PNG) and tables (CSV, LaTeX) beside the page as well.
+
+    Returns:
+        What was written, the page first.
     """
-    parts = [_part(read_group(group, folder), select, examples) for group in groups(found)]
+    grouped = groups(found)
+    undrawn = _undrawn()
+    stems = [] if undrawn else _stems(grouped)
+    parts = [
+        _part(read_group(group, folder), select, examples, stem, files)
+        for group, stem in zip_longest(grouped, stems)
+    ]
+    scaling = [] if undrawn else _scaling(found)
     script = "\n".join(_text(name) for name in SCRIPTS)
     page = (
         _environment()
@@ -100,6 +113,8 @@ def write_page(
             notes=notes,
             selection=selection(select),
             parts=parts,
+            undrawn=undrawn,
+            scaling=scaling,
             limit=examples,
             longest=LONGEST,
             most_labels=MOST_LABELS,
@@ -111,6 +126,10 @@ def write_page(
     )
     # A lone half of a surrogate pair has no UTF-8, and NUL no place in HTML.
     write_atomically(path, re.sub("[\0\ud800-\udfff]", "\ufffd", page))
+    if undrawn or not files:
+        return [path]
+    drawn = [*scaling, *(figure for part in parts for figure in part.figures)]
+    return [path, *_export(drawn, [table for part in parts for table in part.tables], path.parent)]
 
 
 def settings_by_method(records: Sequence[dict[str, Any]]) -> list[Setting]:
@@ -120,14 +139,25 @@ def settings_by_method(records: Sequence[dict[str, Any]]) -> list[Setting]:
     )
 
 
-def _part(group: Group, select: Sequence[str], examples: int) -> Part:
-    drawn, undrawn = _figures(group, select)
+def _part(
+    group: Group, select: Sequence[str], examples: int, stem: str | None, files: bool
+) -> Part:
+    """``stem``: of the names of its figures; ``None``: there are none."""
+    drawn: list[Figure] = []
+    listed: list[Table] = []
+    if stem is not None:
+        from polyprefix.report.figures import figures, gather, tables
+
+        material = gather(group.settings, select, group.folder, stem=stem)
+        drawn = figures(group.settings, select, group.folder, material=material)
+        if files:
+            listed = tables(group.settings, select, group.folder, material=material)
     return Part(
         group=group,
         verdict=verdict(group),
         heat_map=heat_map(group),
         figures=drawn,
-        undrawn=undrawn,
+        tables=listed,
         costs=costs(group),
         partly_scored=partly_scored(group),
         together=together(group),
@@ -138,15 +168,40 @@ def _part(group: Group, select: Sequence[str], examples: int) -> Part:
     )
 
 
-def _figures(group: Group, select: Sequence[str]) -> tuple[list[Figure], str]:
-    """The figures, and why there are none where what draws them is not installed."""
-    try:
-        # Only pages need what draws.
-        from polyprefix.report.figures import figures
+# What draws is imported by pages alone: it needs matplotlib, which is an extra.
 
-        return figures(group.settings, select, group.folder), ""
+
+def _undrawn() -> str:
+    """Why there are no figures, where what draws them is not installed."""
+    try:
+        import polyprefix.report.figures  # noqa: F401
     except ConfigError as error:
-        return [], str(error)
+        return str(error)
+    return ""
+
+
+def _stems(found: Sequence[list[Setting]]) -> list[str]:
+    """Names of groups for files and ids, each once: models may end in the same name."""
+    from polyprefix.report.figures import default_stem
+
+    stems: list[str] = []
+    for group in found:
+        stem = default_stem(group)
+        others = (f"{stem}-{number}" for number in count(2))
+        stems.append(stem if stem not in stems else next(x for x in others if x not in stems))
+    return stems
+
+
+def _scaling(found: Sequence[Setting]) -> list[Figure]:
+    from polyprefix.report.figures import scaling_figures
+
+    return scaling_figures(found)
+
+
+def _export(drawn: Sequence[Figure], listed: Sequence[Table], folder: Path) -> list[Path]:
+    from polyprefix.report.figures import write_exports
+
+    return write_exports(drawn, listed, folder)
 
 
 @cache
@@ -171,7 +226,7 @@ def _environment() -> Environment:
 
 
 def _text(name: str) -> str:
-    return files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def embedded(value: Any) -> Markup:

@@ -12,19 +12,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from polyprefix.config import RunError, Study, StudyConfig, StudyFile, expand
-from polyprefix.results import Silent, StudyFolder
+from polyprefix.config import RunError, Study
+from polyprefix.results import StudyFolder
 from polyprefix.study import make_engine, run_study
 from tests.conftest import ROOT
+from tests.trial_study import Make, Recorder, maker, scores, trial_values
 
 pytestmark = pytest.mark.slow
 
@@ -32,48 +35,19 @@ STEPS = 150
 """Of a run that is to be caught in the middle."""
 
 
-class Recorder(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def saying(self, text: str) -> list[str]:
-        return [line for line in self.lines if text in line]
-
-
-Make = Callable[..., tuple[Study, StudyFolder]]
-
-
 @pytest.fixture
 def values(tiny_folder: Path, sib_folder: Path) -> dict[str, Any]:
-    return {
-        "name": "trial",
-        "title": "A trial",
-        "base": {
-            "model": {"name": str(tiny_folder)},
-            "task": {"name": "sib200", "data": str(sib_folder)},
-            "train": {"steps": 3, "batch_size": 8},
-            "runtime": {"device": "cpu"},
-        },
-        "grid": {"method.name": ["lora", "prefix_tuning"], "seed": [0, 1]},
-    }
+    values = trial_values(tiny_folder, sib_folder)
+    values["base"]["runtime"] = {"device": "cpu"}
+    return values | {"grid": {"method.name": ["lora", "prefix_tuning"], "seed": [0, 1]}}
 
 
 @pytest.fixture
 def make(values: dict[str, Any], tmp_path: Path) -> Make:
     def study(output: str = "study", **base: Any) -> tuple[Study, StudyFolder]:
-        folder = tmp_path / output
-        config = StudyConfig.read(values | {"base": values["base"] | base})
-        return expand(StudyFile(config, "trial.yaml", {}), output=str(folder)), StudyFolder(folder)
+        return maker(values, tmp_path)(output=output, base=values["base"] | base)
 
     return study
-
-
-def scores(study: Study, folder: StudyFolder) -> list[Any]:
-    records = [folder.record(run.key) for run in study.runs]
-    return [None if record is None else record["scores"] for record in records]
 
 
 def same_as_local(study: Study, folder: StudyFolder, make: Make, **base: Any) -> None:
@@ -143,10 +117,8 @@ class Cluster:
             if str(self.folder) in " ".join(process.info["cmdline"] or ())
         ]
         for process in [*self.nodes, *ours]:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                pass
 
 
 def raylets() -> list[psutil.Process]:
@@ -157,8 +129,6 @@ def raylets() -> list[psutil.Process]:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Of two nodes that work; a short path, as sockets must have."""
     pytest.importorskip("ray", reason="pip install 'polyprefix[ray]'; make test-clusters does")
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         started = Cluster(Path(folder))
         try:
@@ -294,7 +264,9 @@ def test_a_driver_that_was_stopped_is_started_again(
 
 @pytest.fixture
 def slurm() -> Callable[..., Any]:
-    pytest.importorskip("submitit", reason="pip install 'polyprefix[slurm]'; make test-clusters does")
+    pytest.importorskip(
+        "submitit", reason="pip install 'polyprefix[slurm]'; make test-clusters does"
+    )
     return lambda *settings: make_engine("slurm", ["cluster=local", "patience=60", *settings])
 
 

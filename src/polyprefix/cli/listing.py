@@ -94,7 +94,7 @@ def languages(console: Console) -> None:
 
 def engines(console: Console) -> None:
     """What ``--on`` names, and the keys of ``--engine-set`` with their defaults."""
-    from polyprefix.study import engines as registered
+    from polyprefix.study.engines import engines as registered
 
     table = _table("engine", "title", "keys (default)")
     for name, engine in registered().items():

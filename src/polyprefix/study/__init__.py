@@ -1,6 +1,6 @@
 """Runs and grids of them: execute what is missing, continue what was interrupted."""
 
-from polyprefix.study.engines import Engine, engines, make_engine, register_engine
+from polyprefix.study.engines import Engine, make_engine, register_engine
 from polyprefix.study.grid import Planned, plan_study, run_study
 from polyprefix.study.kept import Kept
 from polyprefix.study.prepare import Prepared, prepare
@@ -12,7 +12,6 @@ __all__ = [
     "Kept",
     "Planned",
     "Prepared",
-    "engines",
     "load_run",
     "make_engine",
     "plan_study",

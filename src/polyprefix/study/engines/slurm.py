@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,8 +22,8 @@ from polyprefix.study.engines.worker import Outcome, Ticket, work
 ARRAY = 500
 """Jobs of one array at most; SLURM's own limit is 1001 unless a site sets another."""
 
-WAITING = {"PENDING", "RUNNING", "REQUEUED", "COMPLETING", "CONFIGURING", "SUSPENDED", "PREEMPTED"}
-"""States of jobs that will still do something."""
+LOOK = 15.0
+"""Seconds between two looks at the queue. That a job has its result is seen without one."""
 
 LINES = 5
 """Of a dead job's error stream that are shown."""
@@ -87,6 +89,8 @@ class SlurmEngine(ClusterEngine):
     def __init__(self, config: SlurmConfig) -> None:
         super().__init__(config)
         self.submitit = needed("submitit", "slurm")
+        self._looked = time.monotonic()
+        self._missing: set[str] = set()
 
     def connect(self, work: Work) -> None:
         try:
@@ -115,9 +119,21 @@ class SlurmEngine(ClusterEngine):
         job = self._job(work, found["job"])
         if job.paths.result_pickle.exists():
             return None  # it has ended, and left the run as its files say
-        job.get_info(mode="force")
-        known: Job | None = job if job.state.split()[0].upper() in WAITING else None
-        return known
+        return job if job.job_id in (self._queue() or ()) else None
+
+    def _queue(self) -> set[str] | None:
+        """The user's jobs that wait or are running; ``None``: SLURM does not answer now.
+
+        submitit asks sacct, which sites without accounting do not have.
+        """
+        if self.config.cluster == "local":
+            return set()
+        command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
+        try:
+            done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return set(done.stdout.split())
 
     def submit(self, tickets: Sequence[tuple[Ticket, Needs]], work: Work) -> Sequence[Job]:
         jobs: dict[str, Any] = {}
@@ -173,22 +189,40 @@ class SlurmEngine(ClusterEngine):
         return {key: value for key, value in found.items() if value is not None}
 
     def poll(self, jobs: Sequence[Job], seconds: float) -> list[tuple[Job, Outcome]]:
-        ended = [job for job in jobs if job.done()]
+        ended = [(job, self._result(job)) for job in jobs if _has_result(job)]
+        if ended:
+            return ended
+        if self.config.cluster == "local":
+            gone = [job for job in jobs if job.done()]
+        else:
+            gone = self._gone(jobs)
+        # A result that came just before the job went.
+        ended = [(job, self._result(job) if _has_result(job) else _died(job)) for job in gone]
         if not ended:
             time.sleep(seconds)
-        return [(job, self._outcome(job)) for job in ended]
+        return ended
 
-    def _outcome(self, job: Any) -> Outcome:
+    def _result(self, job: Job) -> Outcome:
         try:
             outcome: Outcome = job.result()
-        except self.submitit.core.utils.UncompletedJobError as error:
-            said = (job.stderr() or str(error)).strip().splitlines()[-LINES:]
-            return Outcome(
-                "died",
-                text=f"job {job.job_id} ended without a result ({job.state}); its log, "
-                f"{job.paths.stderr}, ends: {' / '.join(line.strip() for line in said)}",
-            )
+        except self.submitit.core.utils.FailedJobError as error:
+            trace = str(error).rpartition("-----\nYou can")[0].strip("- \n")
+            text = f"job {job.job_id} cannot work: {trace.rpartition(chr(10))[2]}; see its log, "
+            return Outcome("stop", text=f"{text}{job.paths.stderr}")
         return outcome
+
+    def _gone(self, jobs: Sequence[Job]) -> list[Job]:
+        """Jobs that two looks at the queue, some seconds apart, did not find."""
+        if time.monotonic() - self._looked < LOOK:
+            return []
+        self._looked = time.monotonic()
+        queue = self._queue()
+        if queue is None:
+            return []
+        missing = {job.job_id for job in jobs} - queue
+        gone = [job for job in jobs if job.job_id in missing & self._missing]
+        self._missing = missing
+        return gone
 
     def stop(self, jobs: Sequence[Job], work: Work) -> None:
         for job in jobs:
@@ -210,3 +244,17 @@ class SlurmEngine(ClusterEngine):
 def _jobs(work: Work) -> Path:
     """Where submitit keeps a folder for each job, with its log."""
     return work.folder.path.absolute() / "study" / "slurm"
+
+
+def _has_result(job: Job) -> bool:
+    # Its folder's mode is set anew, which lets NFS look again; submitit does the same.
+    with suppress(OSError):
+        job.paths.folder.chmod(job.paths.folder.stat().st_mode)
+    found: bool = job.paths.result_pickle.exists()
+    return found
+
+
+def _died(job: Job) -> Outcome:
+    said = (job.stderr() or "").strip().splitlines()[-LINES:]
+    text = f"job {job.job_id} ended without a result; the end of its log, {job.paths.stderr}: "
+    return Outcome("died", text=text + (" / ".join(line.strip() for line in said) or "nothing"))

@@ -88,6 +88,7 @@ class _Driver:
         self.over = 0
 
     def drive(self) -> None:
+        self.work.progress.start("runs", len(self.work.runs))
         try:
             self._begin()
             self._until_all_are_over()
@@ -97,6 +98,8 @@ class _Driver:
         except Exception:
             self.engine.stop(list(self.out), self.work)
             raise
+        finally:
+            self.work.progress.finish()
 
     def _begin(self) -> None:
         new = []
@@ -199,6 +202,7 @@ class _Driver:
 
     def _say(self, run: StudyRun, state: str, host: str) -> None:
         self.over += 1
+        self.work.progress.advance()
         at = f" on {host}" if host else ""
         why = f": {self.work.folder.error(run.key)}" if state == "failed" else ""
         self.work.progress.say(f"{self.over} of {len(self.work.runs)} {state}{at}: {run.name}{why}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pydantic import ByteSize, NonNegativeFloat, PositiveFloat
+from pydantic import ByteSize, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from polyprefix.config import ConfigError, Spec, StudyRun
 from polyprefix.results import StudyFolder
@@ -29,7 +29,7 @@ class NeedsConfig(Spec):
     cpus: PositiveFloat = 1
     gpus: NonNegativeFloat | None = None
     memory: ByteSize | None = None
-    retries: int = 2
+    retries: NonNegativeInt = 2
     patience: NonNegativeFloat = 120
 
 

@@ -91,6 +91,7 @@ class SlurmEngine(ClusterEngine):
         self.submitit = needed("submitit", "slurm")
         self._looked = time.monotonic()
         self._missing: set[str] = set()
+        self._earlier: set[str] | None = None
 
     def connect(self, work: Work) -> None:
         try:
@@ -119,7 +120,11 @@ class SlurmEngine(ClusterEngine):
         job = self._job(work, found["job"])
         if job.paths.result_pickle.exists():
             return None  # it has ended, and left the run as its files say
-        return job if job.job_id in (self._queue() or ()) else None
+        if self._earlier is None:
+            self._earlier = self._queue()
+        if self._earlier is None:
+            raise RunError("squeue does not answer, so it is not known which jobs there are")
+        return job if job.job_id in self._earlier else None
 
     def _queue(self) -> set[str] | None:
         """The user's jobs that wait or are running; ``None``: SLURM does not answer now.

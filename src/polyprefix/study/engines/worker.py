@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from polyprefix.config import RunConfig, StudyRun, Unwritable, is_task_file
-from polyprefix.results import Silent, StudyFolder
+from polyprefix.results import Silent, StudyFolder, package_versions
 from polyprefix.study.kept import Kept
 from polyprefix.study.single import run_single
 
@@ -51,7 +50,7 @@ class Ticket:
     mark: str
     cwd: str | None
     paths: dict[str, str]
-    version: str
+    version: str | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def write_ticket(run: StudyRun, folder: StudyFolder, *, again: bool) -> Ticket:
         mark=folder.mark(),
         cwd=os.getcwd() if relative else None,
         paths=paths,
-        version=version("polyprefix"),
+        version=package_versions()["polyprefix"],
     )
 
 
@@ -99,7 +98,7 @@ def work(ticket: Ticket) -> Outcome:
     """Do what a ticket says, in the worker's process."""
     host = socket.gethostname()
     folder = StudyFolder(Path(ticket.folder))
-    if (installed := version("polyprefix")) != ticket.version:
+    if (installed := package_versions()["polyprefix"]) != ticket.version:
         text = f"{host} has polyprefix {installed}, {ticket.driver} has {ticket.version}"
         return Outcome("stop", host, f"{text}: install the same version on both")
     if not _in_time(partial(folder.marked, ticket.mark)):

@@ -381,13 +381,13 @@ def submitted(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 def test_what_sbatch_is_told(submitted: Callable[..., str]) -> None:
     script = submitted(
-        *["time=4:00:00", "partition=gpu", "cpus=4", "memory=12GiB", "parallel=8"],
+        *["time=4:00:00", "partition=gpu", "cpus=4", "memory=12GiB", "parallel=1"],
         *["setup=module load cuda", "sbatch.mail-type=END"],
     )
     lines = script.splitlines()
     for option in (
         *["time=240", "partition=gpu", "cpus-per-task=4", "mem=12GB", "mail-type=END"],
-        "array=0-1%2",
+        "array=0-1%1",
     ):
         assert f"#SBATCH --{option}" in lines
     assert "gpus-per-node" not in script

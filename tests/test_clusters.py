@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -74,10 +75,13 @@ def same_as_local(study: Study, folder: StudyFolder, make: Make, **base: Any) ->
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """Below those that the system hands out: another cluster's processes take some of these at any
+    time, and two servers of gRPC may share one."""
+    for port in random.SystemRandom().sample(range(20000, 32000), 100):
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Cluster:

@@ -70,6 +70,7 @@ class ClusterEngine(Engine):
     def execute(self, work: Work) -> None:
         if work.runs:
             driver = _Driver(self, work)
+            work.kept.drop_backbone()  # that probes have loaded: workers may be on this machine
             try:
                 self.connect(work)
                 driver.drive()

@@ -21,10 +21,10 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 
-.PHONY: help setup quickstart test lint format types imports docs check clean
+.PHONY: help setup quickstart test test-clusters lint format types imports docs check clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 # Stamps: what stands below them is installed again only when what it depends on has changed.
 
@@ -50,6 +50,14 @@ quickstart: $(VENV)/.runtime ## set up, then run the main job on the packaged mo
 # A worker a CPU; tests keep torch to one thread each.
 test: $(VENV)/.dev ## set up, then run the tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 $(PYTESTARGS)
+
+$(VENV)/.clusters: $(VENV)/.dev
+	$(PIP) -e '.[dev,ray,slurm]'
+	@touch $@
+
+# One after another: each starts nodes of a cluster on this machine.
+test-clusters: $(VENV)/.clusters ## install Ray too, then run the tests on a real cluster (minutes)
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_clusters.py tests/test_engines.py $(PYTESTARGS)
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,65 +20,23 @@ from safetensors.torch import load_file
 
 from polyprefix.analysis import LabelledRun, settings
 from polyprefix.cli.study_tables import show_plan
-from polyprefix.config import (
-    ConfigError,
-    Study,
-    StudyConfig,
-    StudyFile,
-    Unwritable,
-    expand,
-)
+from polyprefix.config import ConfigError, Unwritable
 from polyprefix.methods import methods
 from polyprefix.models import load_backbone
-from polyprefix.results import RunFolder, Silent, StudyFolder
+from polyprefix.results import RunFolder, Silent
 from polyprefix.study import Kept, plan_study, prepare, run, run_study
 from tests.conftest import ROOT, Cli
-
-
-class Recorder(Silent):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def began(self) -> int:
-        return sum(line.startswith("run ") for line in self.lines)
-
-
-Make = Callable[..., tuple[Study, StudyFolder]]
+from tests.trial_study import Make, Recorder, maker, scores, trial_values
 
 
 @pytest.fixture
 def values(tiny_folder: Path, sib_folder: Path) -> dict[str, Any]:
-    return {
-        "name": "trial",
-        "title": "A trial",
-        "reports": "Nothing.",
-        "base": {
-            "model": {"name": str(tiny_folder)},
-            "task": {"name": "sib200", "data": str(sib_folder)},
-            "train": {"steps": 3, "batch_size": 8},
-        },
-        "grid": {"method": [{"name": "lora"}, {"name": "prefix_tuning", "length": 4}]},
-    }
+    return trial_values(tiny_folder, sib_folder)
 
 
 @pytest.fixture
 def make(values: dict[str, Any], tmp_path: Path) -> Make:
-    def study(grid: Any = None, output: str = "study", **keys: Any) -> tuple[Study, StudyFolder]:
-        folder = tmp_path / output
-        config = StudyConfig.read(values | ({} if grid is None else {"grid": grid}) | keys)
-        return expand(StudyFile(config, "trial.yaml", {}), output=str(folder)), StudyFolder(folder)
-
-    return study
-
-
-def scores(study: Study, folder: StudyFolder) -> list[Any]:
-    records = [folder.record(item.key) for item in study.runs]
-    return [None if record is None else record["scores"] for record in records]
+    return maker(values, tmp_path)
 
 
 # Execution ---------------------------------------------------------------------------------------

@@ -338,11 +338,12 @@ class Kind(StrEnum):
     tasks = "tasks"
     models = "models"
     languages = "languages"
+    engines = "engines"
 
 
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List methods, tasks, models or languages."""
+    """List methods, tasks, models, languages, or what can execute a study."""
     from polyprefix.cli import listing
 
     getattr(listing, kind.value)(console())

@@ -90,3 +90,20 @@ def languages(console: Console) -> None:
             "" if language.speakers is None else f"{language.speakers:,}",
         )
     console.print(table, markup=False)
+
+
+def engines(console: Console) -> None:
+    """What ``--on`` names, and the keys of ``--engine-set`` with their defaults."""
+    from polyprefix.study.engines import engines as registered
+
+    table = _table("engine", "title", "keys (default)")
+    for name, engine in registered().items():
+        defaults = {
+            key: field.get_default(call_default_factory=True)
+            for key, field in engine.Config.model_fields.items()
+        }
+        keys = ", ".join(
+            f"{key} ({default})" if default else key for key, default in defaults.items()
+        )
+        table.add_row(name, engine.title, keys)
+    console.print(table, markup=False)

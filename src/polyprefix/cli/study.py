@@ -72,6 +72,24 @@ RUN_EXAMPLES = """
 A study that was stopped goes on with the same command; several processes, with the same command,
 share the work. A finished run is known by its configuration: --again where files have changed.
 Estimates are of training and scoring, and leave out loading models and data.
+
+[bold]On a cluster[/bold]
+
+  pip install 'polyprefix\\[ray]'
+
+  polyprefix study run my-study.yaml --on ray --engine-set address=head:6379 \\
+      --engine-set gpus=1
+
+  polyprefix study run my-study.yaml --on ray --engine-set address=local
+
+  pip install 'polyprefix\\[slurm]'
+
+  polyprefix study run my-study.yaml --on slurm --engine-set partition=gpu \\
+      --engine-set gpus=1 --engine-set time=4:00:00
+
+The study's folder and the data must be where all machines see them, under the same path. Ctrl-C
+stops Ray's runs, which write checkpoints, and leaves SLURM's jobs in their queue; the same command
+goes on. 'polyprefix list engines' has the keys of --engine-set.
 """
 
 
@@ -79,10 +97,22 @@ Estimates are of training and scoring, and leave out loading models and data.
 def run(
     study: StudyName,
     plan: Annotated[bool, typer.Option("--plan", help="Show what would run, and stop.")] = False,
+    on: Annotated[
+        str, typer.Option(help="What executes the runs: local, ray or slurm.", metavar="ENGINE")
+    ] = "local",
+    engine_settings: Annotated[
+        list[str] | None,
+        typer.Option("--engine-set", help="A key of the engine: gpus=1. May be repeated."),
+    ] = None,
     estimates: Annotated[
-        bool,
-        typer.Option(help="Probe each model, method and task for time and memory, first."),
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--estimates/--no-estimates",
+            help="Probe each model, method and task for time and memory, on this machine, first "
+            "(by default: with --on local).",
+            show_default=False,
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try runs again that have failed.")
     ] = False,
@@ -97,18 +127,26 @@ def run(
 ) -> None:
     """Show the plan, then run what is missing. Exit status 1: a run has failed."""
     from polyprefix.cli.study_tables import show_plan, show_states
-    from polyprefix.study import Kept, plan_study, run_study
+    from polyprefix.study import Kept, make_engine, plan_study, run_study
 
+    engine = make_engine(on, engine_settings or [])
+    probing = on == "local" if estimates is None else estimates
     progress = progress_on(quiet)
     found, folder = _open(study, scale, data, output, settings, progress.say)
     kept = Kept()
     with resumable():
-        planned = plan_study(found, folder, probing=estimates, kept=kept, progress=progress)
+        planned = plan_study(found, folder, probing=probing, kept=kept, progress=progress)
         show_plan(found, planned, console())
         if plan:
             return
         states = run_study(
-            found, folder, again=again, retry_failed=retry_failed, kept=kept, progress=progress
+            found,
+            folder,
+            engine=engine,
+            again=again,
+            retry_failed=retry_failed,
+            kept=kept,
+            progress=progress,
         )
     show_states(found, folder, console())
     _report(found, folder, console())

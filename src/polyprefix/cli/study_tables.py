@@ -79,7 +79,7 @@ def _show_errors(failed: Sequence[tuple[StudyRun, str]], console: Console) -> No
         together.setdefault(error, []).append(run)
     for error, runs in together.items():
         more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
-        console.print(Text(f"{runs[0].label or 'the only run'}{more}: {error}", style="red"))
+        console.print(Text(f"{runs[0].name}{more}: {error}", style="red"))
 
 
 def _keys(study: Study) -> list[str]:

@@ -122,6 +122,11 @@ class StudyRun:
         return ", ".join(f"{key}={value}" for key, value in self.labels.items())
 
     @property
+    def name(self) -> str:
+        """The label, or what to call a run that has none."""
+        return self.label or "the only run"
+
+    @property
     def short_label(self) -> str:
         """The same for a column of a table: keys without their sections."""
         return ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in self.labels.items())

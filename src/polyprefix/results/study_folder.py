@@ -7,6 +7,8 @@
         study/runs/<key>.json                  which run a configuration became, or why it failed
         study/probes/<key>.json                what a probe measured
         report/index.html                      the page
+        study/jobs/<key>.json                  the job that a cluster's queue has for it
+        study/folder.json                      by which other machines know the folder again
 
 A file a configuration, each written whole: there is no state that two processes, or a kill, could
 leave half changed. A configuration that failed before there was a run to speak of, since its data
@@ -17,9 +19,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from polyprefix.config import Unwritable
 from polyprefix.results.files import read_json, write_json
 from polyprefix.results.folder import RunFolder
 
@@ -87,6 +91,44 @@ class StudyFolder:
     def write_probe(self, key: str, values: dict[str, Any]) -> None:
         """Keep what a probe measured, for :meth:`probe`."""
         write_json(self._probe_path(key), values)
+
+    def job(self, key: str) -> dict[str, Any] | None:
+        """The ``job`` that was submitted last for a configuration, and to which ``cluster``."""
+        path = self._job_path(key)
+        return read_json(path) if path.is_file() else None
+
+    def write_job(self, key: str, cluster: str, job: str) -> None:
+        write_json(self._job_path(key), {"cluster": cluster, "job": job})
+
+    def mark(self) -> str:
+        """What this folder, and no other, is known by on every machine; made when first asked for.
+
+        Raises:
+            Unwritable: the folder cannot be written to.
+        """
+        path = self._mark_path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name(".folder.lock")):  # two drivers must not make two
+                if not path.is_file():
+                    write_json(path, {"id": uuid4().hex})
+        except OSError as error:
+            raise Unwritable(
+                f"cannot write to {str(path.parent)!r}: {error.strerror or error}"
+            ) from error
+        mark: str = read_json(path)["id"]
+        return mark
+
+    def marked(self, mark: str) -> bool:
+        """Whether this is the folder that is known by ``mark``."""
+        return self._mark_path.is_file() and read_json(self._mark_path).get("id") == mark
+
+    @property
+    def _mark_path(self) -> Path:
+        return self.path / "study" / "folder.json"
+
+    def _job_path(self, key: str) -> Path:
+        return self.path / "study" / "jobs" / f"{key}.json"
 
     def _entry_path(self, key: str) -> Path:
         return self.path / "study" / "runs" / f"{key}.json"

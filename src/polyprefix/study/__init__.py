@@ -1,5 +1,6 @@
 """Runs and grids of them: execute what is missing, continue what was interrupted."""
 
+from polyprefix.study.engines import Engine, make_engine, register_engine
 from polyprefix.study.grid import Planned, plan_study, run_study
 from polyprefix.study.kept import Kept
 from polyprefix.study.prepare import Prepared, prepare
@@ -7,12 +8,15 @@ from polyprefix.study.run import load_run, run
 from polyprefix.study.together import run_together
 
 __all__ = [
+    "Engine",
     "Kept",
     "Planned",
     "Prepared",
     "load_run",
+    "make_engine",
     "plan_study",
     "prepare",
+    "register_engine",
     "run",
     "run_study",
     "run_together",

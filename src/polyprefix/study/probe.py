@@ -17,7 +17,7 @@ from polyprefix.methods import AdaptedModel
 from polyprefix.results import Silent, StudyFolder
 from polyprefix.study.fit import Fitting
 from polyprefix.study.memory import forget_memory, memory_used
-from polyprefix.study.prepare import Prepared
+from polyprefix.study.prepare import Prepared, choose_device
 from polyprefix.study.run import starting_text
 from polyprefix.tasks import Example, TaskData
 from polyprefix.training import num_steps
@@ -68,9 +68,11 @@ class Probe:
         return steps * self.step + math.ceil(steps / every) * self.dev + self.test
 
 
-def probe_key(config: RunConfig, device: str) -> str:
-    """Names what has an effect on time and memory: model, method, data, sizes, and the device; not
-    the seed, the learning rate, the number of steps or how answers are sampled."""
+def probe_key(config: RunConfig, device: str | None = None) -> str:
+    """Names what has an effect on time and memory: model, method, data, sizes, and the device (by
+    default the one that the run has on this machine); not the seed, the learning rate, the number
+    of steps or how answers are sampled."""
+    device = device or str(choose_device(config.runtime.device))
     values = config.model_dump(mode="json")
     sections = [values[name] for name in ("model", "method", "task", "runtime")]
     train = [config.train.batch_size, config.train.mixed_precision]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from polyprefix.evaluation.generation import Decoding, generate
+from polyprefix.evaluation.decoding import Decoding
+from polyprefix.evaluation.generation import generate
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import SHARED
 from polyprefix.models.cache import TextCache

@@ -57,7 +57,7 @@ CLASSIFIED = 256
 
 def make_app(
     model: AdaptedModel, served: dict[str, Served], limits: Limits, *, key: str | None = None
-) -> FastAPI:
+) -> Gate:
     """The application; its lifespan starts and ends the engine.
 
     Args:
@@ -92,7 +92,6 @@ def make_app(
         docs_url=None,  # the pages load scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(Gate, metrics=metrics, paths=PATHS, max_body=limits.max_body, key=key)
     _word_errors(app, limits)
 
     @app.get("/health")
@@ -184,7 +183,8 @@ def make_app(
             engine.cancel(ticket)
         return JSONResponse(body)
 
-    return app
+    # Outermost: the framework's own limit of the body would put its words over ours.
+    return Gate(app, metrics, PATHS, limits.max_body, key)
 
 
 def _usage_wanted(body: CompletionRequest | ChatRequest) -> bool:

@@ -77,8 +77,9 @@ class Ticket:
 class Watcher(Protocol):
     """Who counts what the engine does; called on its thread."""
 
-    def stepped(self, rows: int, waiting: int, tokens: int) -> None:
-        """A step, or a join: rows in the batch, prompts that wait, tokens that were written."""
+    def stepped(self, rows: int, left: int, waiting: int, tokens: int) -> None:
+        """A step, or a join: rows that were answered, those that are not finished with it, prompts
+        that wait, tokens that were written."""
 
     def idle(self) -> None:
         """There is nothing to do."""
@@ -243,11 +244,11 @@ class Engine:
     def _deliver(self) -> None:
         """Tell requests what their rows have got."""
         updates: dict[Ticket, list[Update]] = {}
-        rows = written = 0
+        rows = left = written = 0
         for row in self._batch.rows:
             if row not in self._owner:
                 continue  # finished, or cancelled, and still in its place
-            rows += 1
+            rows, left = rows + 1, left + (row.left > 0)
             ticket, number = self._owner[row]
             written += len(row.new) - ticket.told[number]
             reason = None if row.left else "stop" if row.done else "length"
@@ -260,7 +261,7 @@ class Engine:
             ticket.told[number] = len(row.new)
             if reason:
                 del self._owner[row]
-        self._watcher.stepped(rows, len(self._waiting), written)
+        self._watcher.stepped(rows, left, len(self._waiting), written)
         for ticket, found in updates.items():
             ticket.post(found)
 

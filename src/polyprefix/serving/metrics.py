@@ -48,12 +48,12 @@ class Metrics:
         """In Prometheus's text format."""
         return generate_latest(self.registry)
 
-    def stepped(self, rows: int, waiting: int, tokens: int) -> None:
-        self.running.set(rows)
+    def stepped(self, rows: int, left: int, waiting: int, tokens: int) -> None:
+        self.running.set(left)
         self.waiting.set(waiting)
         self.completion_tokens.inc(tokens)
         self.batch_rows.observe(rows)
 
-    def idle(self) -> None:
+    def idle(self) -> None:  # after rows were cancelled no step says so
         self.running.set(0)
         self.waiting.set(0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from polyprefix.config import ConfigError
 from polyprefix.serving.app import make_app
@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
         say: prints a line.
     """
 
-    def __init__(self, app: FastAPI, timeout: float, say: Callable[[str], None]) -> None:
+    def __init__(self, app: ASGIApp, timeout: float, say: Callable[[str], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,

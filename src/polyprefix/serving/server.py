@@ -67,7 +67,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
-            self._say("stopping when what was asked is answered; Ctrl-C again stops at once")
+            with contextlib.suppress(OSError):  # whoever read it may have gone
+                self._say("stopping when what was asked is answered; Ctrl-C again stops at once")
         super().handle_exit(sig, frame)
 
 

@@ -3,8 +3,9 @@
     python -m benchmarks.serving RUN [RUN ...]
 
 Starts ``polyprefix serve`` with the runs in a process of its own, and sends it the same requests,
-the runs in turn, with OpenAI's client: so many at a time. What is measured is what a client sees,
-HTTP included; server and client share the machine.
+the runs in turn, with OpenAI's client: so many at a time. Times are what a client sees, HTTP
+included; server and client share the machine. On a machine that others use too, look at the tokens
+for each second of the server's own processor time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+
+import psutil
 
 PROMPTS = (
     "The team that won the final match of the season was",
@@ -42,14 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             url = server.stdout.readline().partition(" ")[0]
             if not url.startswith("http"):
                 return 1
-            asyncio.run(measure(url, options))
+            asyncio.run(measure(url, psutil.Process(server.pid), options))
         finally:
             server.terminate()
             server.communicate()
     return 0
 
 
-async def measure(url: str, options: argparse.Namespace) -> None:
+async def measure(url: str, server: psutil.Process, options: argparse.Namespace) -> None:
     """Send the requests, and print."""
     from openai import AsyncOpenAI
 
@@ -67,25 +70,29 @@ async def measure(url: str, options: argparse.Namespace) -> None:
                     temperature=options.temperature,
                     seed=number,
                 )
-                return time.perf_counter() - started, found.usage.completion_tokens
+                tokens = found.usage.completion_tokens if found.usage else 0
+                return time.perf_counter() - started, tokens
 
-        async def round_of(at_once: int) -> tuple[float, int, list[float]]:
+        async def round_of(at_once: int) -> tuple[float, float, int, list[float]]:
             gate = asyncio.Semaphore(at_once)
+            before = sum(server.cpu_times()[:2])
             started = time.perf_counter()
             found = await asyncio.gather(*(one(n, gate) for n in range(options.requests)))
             seconds = time.perf_counter() - started
-            return seconds, sum(tokens for _, tokens in found), [s for s, _ in found]
+            busy = sum(server.cpu_times()[:2]) - before
+            return seconds, busy, sum(tokens for _, tokens in found), [s for s, _ in found]
 
         await round_of(max(options.at_once))  # warm
         base = None
         for at_once in options.at_once:
             rounds = [await round_of(at_once) for _ in range(options.repeats)]
-            seconds, tokens, latencies = min(rounds)
+            seconds, busy, tokens, latencies = min(rounds)
             base = base or seconds
             print(
                 f"{at_once:3} at once: {options.requests / seconds:6.2f} answers/s, "
                 f"{tokens / seconds:7.1f} tokens/s, {base / seconds:5.2f} times; "
-                f"median answer after {statistics.median(latencies):.2f} s"
+                f"median answer after {statistics.median(latencies):.2f} s; "
+                f"{tokens / busy:7.1f} tokens per processor second"
             )
 
 

@@ -671,6 +671,7 @@ def test_an_answer_that_takes_too_long(
             found[f'polyprefix_requests_total{{endpoint="{path}",model="{name}",status="504"}}']
             == 1
         ), "the client tried again"
+        assert not [name for name in found if 'status="499"' in name]
         go.set()
 
 

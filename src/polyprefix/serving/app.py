@@ -171,8 +171,8 @@ def make_app(
         metrics.prompt_tokens.labels(asked.served.name).inc(asked.prompt_tokens)
         if stream:
 
-            def ended() -> None:
-                if any(row.left for row in asked.rows):
+            def ended(whole: bool) -> None:
+                if not whole:
                     request.scope[NOTES]["gone"] = "yes"
                 engine.cancel(ticket)
 
@@ -243,7 +243,7 @@ def _word_errors(app: FastAPI, limits: Limits) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
-        fields = known_fields(SCHEMAS[request.url.path])
+        fields = known_fields(SCHEMAS[request.scope["route"].path])
         return invalid(error.errors(), fields).response()
 
     @app.exception_handler(HTTPException)

@@ -148,6 +148,8 @@ class Prompts:
             raise ApiError(
                 400, f"the chat template refuses these messages: {error}", param="messages"
             ) from error
+        if not ids:
+            raise ApiError(400, "the chat template makes nothing of these messages")
         return ids
 
     def fits(self, served: Served, ids: list[int], max_tokens: int | None, param: str) -> int:
@@ -344,17 +346,22 @@ class EventStream(StreamingResponse):
 
     Args:
         content: the events.
-        ended: called when the response is over, however that came about; also when nothing of
-            ``content`` was asked for.
+        ended: called when the response is over, with whether that was after all events; also when
+            none of them was asked for.
     """
 
-    def __init__(self, content: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
+    def __init__(self, content: AsyncIterator[bytes], ended: Callable[[bool], None]) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(content, headers=headers, media_type="text/event-stream")
-        self._ended = ended
+        super().__init__(self._all(content), headers=headers, media_type="text/event-stream")
+        self._ended, self._whole = ended, False
+
+    async def _all(self, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for item in content:
+            yield item
+        self._whole = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._ended()
+            self._ended(self._whole)

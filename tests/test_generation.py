@@ -8,11 +8,22 @@ from typing import Any
 import pytest
 import torch
 
-from polyprefix.evaluation.generation import Decoding, generate
+from polyprefix.evaluation.decoding import Decoding, Row, RunningBatch
+from polyprefix.evaluation.generation import generate
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import SHARED
 from polyprefix.models.cache import TextCache
-from tests.conformance.cases import KINDS, METHODS, MethodCase, StubTokenizer, adapted, supported
+from tests.conformance.cases import (
+    KINDS,
+    METHODS,
+    TEXT,
+    MethodCase,
+    StubTokenizer,
+    adapted,
+    backbone,
+    scramble,
+    supported,
+)
 
 NEW = 6
 
@@ -78,6 +89,71 @@ def test_a_batch_gets_the_answers_that_each_prompt_gets_alone(kind: str, case: M
     expected = [Letters().decode(reference(model, prompt)) for prompt in prompts]
     assert texts(model, prompts) == expected
     assert texts(model, prompts, batch_tokens=1) == expected
+
+
+MIXED = ("prefix_tuning", "llama_adapter", "soft_prompt", "lora", "bottleneck")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_join_and_leave_between_steps(kind: str) -> None:
+    """Different adapters, lengths and decodings, prompts longer than a window, joining short and
+    long ones; against each prompt alone, under its adapter alone."""
+    model = AdaptedModel(backbone(kind))
+    model.backbone.tokenizer = Letters()
+    for number, method in enumerate(MIXED):
+        adapter = model.attach(MethodCase(method, ()).config(), method, seed=number, text=TEXT)
+        scramble(adapter, number)
+    model.use(None)
+    names = [*MIXED, None]
+    source = random.Random(1)
+    asked = []
+    for number in range(12):
+        prompt = [source.randrange(3, 90) for _ in range((3, 25, 8, 14)[number % 4])]
+        decoding = Decoding(
+            max_new_tokens=(9, 2, 5)[number % 3],
+            stop=(),
+            temperature=1.5 * (number % 2),
+            top_p=0.9 if number % 2 else 1.0,
+            seed=number,
+        )
+        asked.append((prompt, decoding, names[number % len(names)]))
+    rows = [Row.of(model, prompt, decoding, name) for prompt, decoding, name in asked]
+    running = RunningBatch(model)
+    sizes = []
+    with torch.inference_mode():
+        for first, steps in ((0, 1), (2, 0), (5, 3), (6, 9), (9, 1)):
+            last = {0: 2, 2: 5, 5: 6, 6: 9, 9: 12}[first]
+            running.join(rows[first:last])
+            sizes.append(len(running.rows))
+            for _ in range(steps):
+                running.step()
+        while running.going:
+            running.step()
+    assert sizes[1] > 3, "rows joined a batch that was running"
+    assert sizes[4] < 12, "finished rows left"
+    for row, (prompt, decoding, name) in zip(rows, asked, strict=True):
+        model.use(name)
+        (expected,) = generate(model, [prompt], decoding, batch_tokens=1)
+        assert (row.text, len(row.new), row.done) == (
+            expected.text,
+            expected.tokens,
+            expected.finished,
+        )
+    assert len({row.text for row in rows}) > 6
+
+
+def test_columns_that_nobody_needs_are_left_out() -> None:
+    """A batch that never empties must not grow: each joins before the last one leaves."""
+    model = model_of("llama", MethodCase("prefix_tuning", ()))
+    running = RunningBatch(model)
+    with torch.inference_mode():
+        for number, prompt in enumerate([[5] * 40, *prompts_of(12)]):
+            decoding = Decoding(max_new_tokens=4, stop=())
+            running.join([Row.of(model, prompt, decoding, "default")])
+            running.step()
+            if number > 3:
+                assert running._mask.shape[1] < 20
+                assert running._cache.layers[0].capacity < 20
 
 
 def test_greedy_answers_are_those_of_transformers() -> None:

@@ -16,6 +16,7 @@ import typer
 
 from polyprefix.cli import study
 from polyprefix.cli.output import console, progress_on, resumable
+from polyprefix.cli.serve import SERVE_EXAMPLES, serve
 from polyprefix.config import ConfigError, RunConfig, StudyRun, override, put, read_yaml, sweep
 
 app = typer.Typer(
@@ -267,6 +268,9 @@ def predict(
         examples = read_examples(None)
     for answer in answers(folder, examples, device=device, chunk_size=chunk_size):
         typer.echo(json.dumps(answer, ensure_ascii=False))
+
+
+app.command(epilog=SERVE_EXAMPLES)(serve)
 
 
 HARNESS_EXAMPLES = """

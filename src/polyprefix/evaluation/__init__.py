@@ -1,8 +1,9 @@
 """Scoring of choices, writing of answers, and metrics."""
 
 from polyprefix.evaluation.choices import encode_choices
+from polyprefix.evaluation.decoding import Decoding
 from polyprefix.evaluation.evaluate import predict, summarise
-from polyprefix.evaluation.generation import Decoding, generate
+from polyprefix.evaluation.generation import generate
 from polyprefix.evaluation.metrics import accuracy, macro_f1, majority
 from polyprefix.evaluation.scoring import score_answers
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polyprefix.evaluation.choices import predict_choices, summarise_choices
-from polyprefix.evaluation.generation import Decoding
+from polyprefix.evaluation.decoding import Decoding
 from polyprefix.evaluation.written import predict_written, summarise_written
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.encoding import Encoder

@@ -7,7 +7,8 @@ from typing import Any
 
 from polyprefix.evaluation.answer_language import answer_language
 from polyprefix.evaluation.answer_metrics import score_answer
-from polyprefix.evaluation.generation import Decoding, generate
+from polyprefix.evaluation.decoding import Decoding
+from polyprefix.evaluation.generation import generate
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.encoding import Encoder
 from polyprefix.tasks import AnswerTask, Example, Prompt

@@ -61,6 +61,31 @@ class TextLayer(CacheLayerMixin):  # type: ignore[misc]
             self.keys = self.keys[rows]
             self.values = self.values[rows]
 
+    def join(self, other: TextLayer, skip: int, other_skip: int, capacity: int) -> None:
+        """See :meth:`TextCache.join`."""
+        parts = ((self, skip), (other, other_skip))
+        filled = max(layer.filled - left_out for layer, left_out in parts)
+
+        def joined(held: list[torch.Tensor]) -> torch.Tensor:
+            shape = (sum(map(len, held)), held[0].shape[1], capacity, held[0].shape[3])
+            states = held[0].new_empty(shape)
+            row = 0
+            for values, (layer, left_out) in zip(held, parts, strict=True):
+                rows = slice(row, row + len(values))
+                start = filled - (layer.filled - left_out)
+                states[rows, :, :start] = 0  # masked, but 0 times what is not finite would show
+                states[rows, :, start:filled] = values[:, :, left_out : layer.filled]
+                row = rows.stop
+            return states
+
+        assert self.keys is not None
+        assert self.values is not None
+        assert other.keys is not None
+        assert other.values is not None
+        self.keys = joined([self.keys, other.keys])
+        self.values = joined([self.values, other.values])
+        self.filled, self.capacity = filled, capacity
+
 
 class TextCache(Cache):  # type: ignore[misc]
     """Keys and values of a batch's texts. Prefixes are not in it: attention puts them in.
@@ -77,3 +102,16 @@ class TextCache(Cache):  # type: ignore[misc]
         """Keep, repeat or reorder rows: ``rows`` ``[B']`` are indices into the batch."""
         for layer in self.layers:
             layer.choose(rows)
+
+    def join(self, other: TextCache, skip: int, other_skip: int, capacity: int) -> None:
+        """Put the rows of another cache behind the own ones. All texts end in the same column, so
+        the columns of each stay next to each other, which sliding windows count on.
+
+        Args:
+            other: of the same model.
+            skip: leading columns of the own rows to leave out, in which nothing is.
+            other_skip: the same of the other rows.
+            capacity: tokens that a row will have from now on, padding included.
+        """
+        for layer, others in zip(self.layers, other.layers, strict=True):
+            layer.join(others, skip, other_skip, capacity)

@@ -27,7 +27,8 @@ from typing import Any, TypeVar
 import torch
 
 from polyprefix.config import ConfigError, DataError, RunError
-from polyprefix.evaluation.generation import Decoding, generate
+from polyprefix.evaluation.decoding import Decoding
+from polyprefix.evaluation.generation import generate
 from polyprefix.evaluation.scoring import score_answers, score_greedy_answers
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.encoding import Encoded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +13,7 @@ import numpy as np
 
 from polyprefix.config import ConfigError, DataError, PolyprefixError
 from polyprefix.evaluation import Decoding, generate, score_answers
+from polyprefix.methods import AdaptedModel
 from polyprefix.models.budget import evaluation_tokens
 from polyprefix.models.encoding import Encoder
 from polyprefix.results import RunFolder
@@ -79,38 +80,85 @@ def answers(
         DataError: an example lacks a field, or is a plain text where the task has several fields.
     """
     model, record = load_run(RunFolder(folder), device)
-    task = record["task"]
-    prompt = _prompt(task["prompt"])
+    assert model.active is not None
+    predictor = Predictor(model, record, model.active)
     config = record["config"]["task"]
-    current = _current_version(config["name"], task["source_language"], config["prompt"])
-    if current not in (prompt.version, None):
+    source_language = record["task"]["source_language"]
+    current = _current_version(config["name"], source_language, config["prompt"])
+    if current not in (predictor.prompt.version, None):
         print(
             "note: the task's prompt has changed since this run; using the run's", file=sys.stderr
         )
-    fields = prompt.fields
-    encoder = Encoder(model.backbone.tokenizer, model.room(config["max_length"]))
-    wanted = record["config"]["runtime"]["evaluation_batch_tokens"]
-    batch_tokens = evaluation_tokens(wanted, model.backbone.device)
     stream = iter(examples)
     start = 1
     while chunk := list(islice(stream, chunk_size)):
-        values = [_fields(item, fields, start + i) for i, item in enumerate(chunk)]
+        yield from predictor.answers(chunk, first=start)
         start += len(chunk)
-        prompts = [prompt.render(item) for item in values]
+
+
+class Predictor:
+    """Answers to a run's own task, with the prompt that its source language had.
+
+    Args:
+        model: holds the run's adapter.
+        record: the run's.
+        adapter: its name on the model.
+    """
+
+    def __init__(self, model: AdaptedModel, record: dict[str, Any], adapter: str) -> None:
+        self.model, self.adapter = model, adapter
+        self.prompt = _prompt(record["task"]["prompt"])
+        self.labels: list[str] = record["task"]["labels"]
+        self.decoding: Decoding | None = None
         if "decoding" in record:
-            decoding = Decoding(**record["decoding"] | {"stop": tuple(record["decoding"]["stop"])})
-            reserve = decoding.max_new_tokens
-            encoded = encoder.encode(prompts, [()] * len(prompts), reserve=reserve)
+            recorded = record["decoding"]
+            self.decoding = Decoding(**recorded | {"stop": tuple(recorded["stop"])})
+        room = model.room(record["config"]["task"]["max_length"], adapter)
+        self._encoder = Encoder(model.backbone.tokenizer, room)
+        wanted = record["config"]["runtime"]["evaluation_batch_tokens"]
+        self._batch_tokens = evaluation_tokens(wanted, model.backbone.device)
+
+    def examples(
+        self, items: Sequence[dict[str, Any] | str], first: int = 1
+    ) -> list[dict[str, str]]:
+        """The fields of examples.
+
+        Args:
+            items: texts or objects.
+            first: the number of the first one, for messages.
+
+        Raises:
+            DataError: one lacks a field, or is a plain text where the task has several fields.
+        """
+        return [_fields(item, self.prompt.fields, first + i) for i, item in enumerate(items)]
+
+    def answers(
+        self, items: Sequence[dict[str, Any] | str], first: int = 1
+    ) -> list[dict[str, Any]]:
+        """See :func:`answers`; the adapter is in use afterwards.
+
+        Raises:
+            DataError: as :meth:`examples`; or there is no room for a prompt.
+        """
+        values = self.examples(items, first)
+        self.model.use(self.adapter)
+        prompts = [self.prompt.render(item) for item in values]
+        if self.decoding is not None:
+            reserve = self.decoding.max_new_tokens
+            encoded = self._encoder.encode(prompts, [()] * len(prompts), reserve=reserve)
             asked = [item.prompt for item in encoded]
-            written = generate(model, asked, decoding, batch_tokens=batch_tokens)
-            for item, answer in zip(values, written, strict=True):
-                yield {**item, "prediction": answer.text.strip()}
-            continue
-        choices = [prompt.render_choices(item) for item in values]
-        encoded = encoder.encode(prompts, choices)
-        scores = score_answers(model, encoded, batch_tokens=batch_tokens)
-        for item, logprobs in zip(values, scores, strict=True):
-            yield _answer(item, task["labels"], logprobs)
+            written = generate(self.model, asked, self.decoding, batch_tokens=self._batch_tokens)
+            return [
+                {**item, "prediction": answer.text.strip()}
+                for item, answer in zip(values, written, strict=True)
+            ]
+        choices = [self.prompt.render_choices(item) for item in values]
+        encoded = self._encoder.encode(prompts, choices)
+        scores = score_answers(self.model, encoded, batch_tokens=self._batch_tokens)
+        return [
+            _answer(item, self.labels, logprobs)
+            for item, logprobs in zip(values, scores, strict=True)
+        ]
 
 
 def _prompt(recorded: dict[str, Any]) -> Prompt:

@@ -278,19 +278,20 @@ def _evaluate(
     return scores, {"seconds": round(seconds, 3), "examples_scored": scored}
 
 
-def load_run(folder: RunFolder, device: str | None = None) -> tuple[AdaptedModel, dict[str, Any]]:
+def load_run(
+    folder: RunFolder, device: str | None = None, *, name: str = "default"
+) -> tuple[AdaptedModel, dict[str, Any]]:
     """The adapted model of a finished run, and its record.
 
     Args:
         folder: the run's.
         device: where to compute, by default where the run's configuration says.
+        name: of the adapter.
 
     Raises:
         RunError: the run is not finished, or its files are damaged.
     """
-    record = folder.record()
-    if record["status"] != "finished":
-        raise RunError(f"{str(folder.path)!r} is {record['status']}: run it to its end first")
+    record = finished_record(folder)
     config = RunConfig.read(record["config"], where=str(folder.path / "record.json"))
     backbone = load_backbone(config.model, choose_device(device or config.runtime.device))
     if backbone.revision != record["model"]["revision"]:
@@ -299,5 +300,17 @@ def load_run(folder: RunFolder, device: str | None = None) -> tuple[AdaptedModel
             f"{backbone.revision}, the record says {record['model']['revision']}"
         )
     model = AdaptedModel(backbone)
-    load_adapter(model, folder.adapter)
+    load_adapter(model, folder.adapter, name)
     return model, record
+
+
+def finished_record(folder: RunFolder) -> dict[str, Any]:
+    """The record of a finished run.
+
+    Raises:
+        RunError: the run is not finished, or its record is damaged.
+    """
+    record = folder.record()
+    if record["status"] != "finished":
+        raise RunError(f"{str(folder.path)!r} is {record['status']}: run it to its end first")
+    return record

@@ -19,8 +19,8 @@ EVALUATE_EXAMPLES = """
   polyprefix evaluate runs/sib200-lora-1f0c2a9b7d3e --task polytopics
 
 The adapter is a folder that PEFT's save_pretrained wrote (prompt tuning, prefix tuning, LoRA or
-adaption prompt), an adapter of Polyprefix, or a run's folder. Without --model it is put on the model
-that it says it was trained on. In a configuration of a run or a study the same is
+adaption prompt), an adapter of Polyprefix, or a run's folder. Without --model it is put on the
+model that it says it was trained on. In a configuration of a run or a study the same is
 
   method: {name: saved, folder: my-peft-adapter/}
 """

@@ -218,10 +218,14 @@ class Adapter(nn.Module, ABC):
         """
         own = self.state()
         if missing := sorted(own.keys() - tensors.keys()):
-            raise ConfigError(f"{self.method} adapter: tensors missing: {', '.join(missing[:5])}")
+            raise ConfigError(
+                f"{self.method} adapter: tensors missing: {', '.join(missing[:5])}: was it trained "
+                "on another backbone?"
+            )
         if extra := sorted(tensors.keys() - own.keys()):
             raise ConfigError(
-                f"{self.method} adapter: tensors not expected: {', '.join(extra[:5])}"
+                f"{self.method} adapter: tensors not expected: {', '.join(extra[:5])}: was it "
+                "trained on another backbone?"
             )
         for name, value in own.items():
             if value.shape != tensors[name].shape:

@@ -33,8 +33,13 @@ PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = 1
 
 
-def save_adapter(adapter: Adapter, folder: str | Path) -> str | None:
+def save_adapter(adapter: Adapter, folder: str | Path, base_model: str | None = None) -> str | None:
     """Write an adapter, over one that the folder may hold.
+
+    Args:
+        adapter: to be written.
+        folder: receives it.
+        base_model: the backbone's name, by default the one it was loaded by.
 
     Returns:
         ``None`` if PEFT can load it too, else the reason why it cannot.
@@ -47,7 +52,7 @@ def save_adapter(adapter: Adapter, folder: str | Path) -> str | None:
     write_atomically(folder / WEIGHTS, _packed(adapter.state()))
     reason = None
     try:
-        save_for_peft(adapter, folder)
+        save_for_peft(adapter, folder, base_model)
     except NotInPeft as error:
         reason = str(error)
     write_json(
@@ -56,7 +61,7 @@ def save_adapter(adapter: Adapter, folder: str | Path) -> str | None:
             "format": FORMAT,
             "method": {"name": adapter.method, **adapter.config.model_dump(mode="json")},
             "backbone": {
-                "name": adapter.backbone.name,
+                "name": base_model or adapter.backbone.name,
                 "revision": adapter.backbone.revision,
                 "model_type": adapter.backbone.family.model_type,
             },
@@ -142,7 +147,7 @@ def find_adapter(folder: str | Path) -> Path:
             if (place / name).is_file():
                 return place / name
     if not folder.is_dir():
-        raise RunError(f"adapter folder {str(folder)!r} does not exist")
+        raise RunError(f"no adapter: folder {str(folder)!r} does not exist")
     raise RunError(f"no adapter in {str(folder)!r}: neither {CONFIG} nor {PEFT_CONFIG}")
 
 

@@ -396,6 +396,23 @@ def test_names_that_are_taken(tiny_folder: Path, tmp_path: Path) -> None:
     assert made.names == ["<|soft_prompt_0|>", "<|soft_prompt_1|>"]
 
 
+def test_for_llama_cpp_the_post_processor_stays(
+    made: Runs, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """The converter knows a tokenizer by what it encodes."""
+    folder = made("soft_prompt", options={"length": 2})
+    told = export(folder, "vocabulary", tmp_path / "out", options={"gguf": True})
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
+    original = AutoTokenizer.from_pretrained(tiny_folder)
+    assert loaded(PROMPTS)["input_ids"] == original(PROMPTS)["input_ids"]
+    known = len(original)
+    ids = loaded("<|soft_0|><|soft_1|><s>" + PROMPTS[0], add_special_tokens=False)["input_ids"]
+    assert ids == [known, known + 1, *original(PROMPTS[0])["input_ids"]]
+    assert told.difference is not None
+    assert told.difference < 1e-5
+    assert any("add_bos_token" in note for note in told.notes)
+
+
 # Hub ----------------------------------------------------------------------------------------------
 
 
@@ -524,6 +541,7 @@ def test_export_says_what_is_wrong(cli: Cli, made: Runs, tmp_path: Path) -> None
     assert "unknown export target 'pfet'. Did you mean 'peft'?" in said(to="pfet")
     assert "is not a run's folder" in said(run=tmp_path)
     assert "option 'dtype' has no effect with --to peft" in said("--dtype", "float32")
+    assert "option 'gguf' has no effect with --to merged" in said("--gguf", to="merged")
     assert "unknown dtype 'bf16'" in said("--dtype", "bf16", to="merged")
     out.mkdir()
     (out / "mine").write_text("mine")

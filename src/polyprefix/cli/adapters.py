@@ -141,6 +141,13 @@ def export(
         str | None,
         typer.Option("--license", help="hub: the adapter's licence, as the hub names it."),
     ] = None,
+    gguf: Annotated[
+        bool,
+        typer.Option(
+            "--gguf",
+            help="vocabulary: to be converted for llama.cpp; prompts have to hold the tokens.",
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -153,7 +160,12 @@ def export(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Write a finished run's adapter for other programs."""
-    given: dict[str, Any] = {"dtype": dtype, "base_model": base_model, "license": license_}
+    given: dict[str, Any] = {
+        "dtype": dtype,
+        "base_model": base_model,
+        "license": license_,
+        "gguf": gguf or None,
+    }
 
     from polyprefix.export import export as execute
 

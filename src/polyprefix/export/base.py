@@ -176,7 +176,7 @@ def export(
         run: the run's folder.
         to: the target's name.
         output: the folder to be made; it appears whole.
-        options: of the target: ``dtype``, ``base_model``, ``license``.
+        options: of the target: ``dtype``, ``base_model``, ``license``, ``gguf``.
         check: load what was written and compare its logits with the run's.
         overwrite: replace what an earlier export has left in ``output``.
         progress: told what is going on.

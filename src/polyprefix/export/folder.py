@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from polyprefix.config import RunError, Unwritable
 from polyprefix.results import read_json, write_json
 
@@ -63,7 +65,7 @@ def made_whole(output: Path, *, overwrite: bool) -> Iterator[Made]:
         for name in [*files, MANIFEST]:
             (output / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary / name, output / name)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise _unwritable(output, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -93,5 +95,6 @@ def _earlier(output: Path, overwrite: bool) -> list[str]:
     return [name for name in names if (output / name).resolve().is_relative_to(root)]
 
 
-def _unwritable(output: Path, error: OSError) -> Unwritable:
-    return Unwritable(f"cannot write to {str(output)!r}: {error.strerror or error}")
+def _unwritable(output: Path, error: Exception) -> Unwritable:
+    reason = getattr(error, "strerror", None) or error
+    return Unwritable(f"cannot write to {str(output)!r}: {reason}")

@@ -80,8 +80,12 @@ def public_record(record: Mapping[str, Any]) -> dict[str, Any]:
     ]
     given += [
         name
-        for name in (record["model"]["name"], config["task"]["name"])
-        if public_name(name) != name
+        for name in (
+            record["model"]["name"],
+            config["task"]["name"],
+            record["method"].get("trained_on") or "",
+        )
+        if name and public_name(name) != name
     ]
     paths = {str(path): Path(path).name for path in given if path and Path(path).name}
     paths |= {str(Path(path).absolute()): name for path, name in paths.items()}

@@ -39,7 +39,12 @@ class SoftTokens:
 
 
 def add_soft_tokens(
-    tokenizer: Any, count: int, position: Literal["start", "end"], folder: Path
+    tokenizer: Any,
+    count: int,
+    position: Literal["start", "end"],
+    folder: Path,
+    *,
+    processed: bool = True,
 ) -> SoftTokens:
     """Write ``tokenizer`` with ``count`` more tokens that stand in every text.
 
@@ -48,6 +53,7 @@ def add_soft_tokens(
         count: P.
         position: before all else, begin-of-text token included, or behind the text.
         folder: receives the tokenizer.
+        processed: have the post-processor insert them; if not, it stays as it is.
 
     Raises:
         ConfigError: the tokenizer cannot be changed this way.
@@ -67,11 +73,14 @@ def add_soft_tokens(
     ids = [tokenizer.convert_tokens_to_ids(name) for name in names]
     if len(set(ids)) != count or set(ids) & set(vocabulary.values()):
         raise ConfigError("the model's tokenizer takes no new tokens")
-    _insert(tokenizer.backend_tokenizer, names, ids, position, tokenizer.eos_token)
+    if processed:
+        _insert(tokenizer.backend_tokenizer, names, ids, position, tokenizer.eos_token)
     templates = _insert_in_templates(tokenizer, "".join(names), position)
     tokenizer.save_pretrained(folder)
-    _load_as_written(folder)
     made = SoftTokens(names, ids, position, templates)
+    if not processed:
+        return made
+    _load_as_written(folder)
     _check(folder, before, made, tokenizer.eos_token_id)
     return made
 

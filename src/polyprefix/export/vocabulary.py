@@ -12,6 +12,11 @@ texts of random tokens is least, or of all tokens where there are none. A head t
 input embedding is untied first: tied, the vectors of the prompt, which are larger than tokens,
 would be written. ``generation_config.json`` suppresses the tokens as well, which transformers
 obeys: there not even P p(t) is lost.
+
+llama.cpp has no post-processor, and its converter (``convert_hf_to_gguf.py``) goes wrong over this
+one: it knows a tokenizer by what it encodes, takes a last token of the template for the end of a
+text and a first one for its begin. So there is ``gguf``, which leaves the post-processor alone;
+prompts and the chat template hold the tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from torch import nn
 from polyprefix.config import ConfigError, RunError
 from polyprefix.export.base import Source, Target, register_target
 from polyprefix.export.merged import loaded_model, save_model
-from polyprefix.export.soft_tokens import add_soft_tokens
+from polyprefix.export.soft_tokens import SoftTokens, add_soft_tokens
 
 TEXTS, TOKENS = 16, 32
 """Number and length of the texts of random tokens that t is chosen by."""
@@ -104,7 +109,7 @@ class Vocabulary(Target):
     """See the module's text."""
 
     name = "vocabulary"
-    options = ("dtype",)
+    options = ("dtype", "gguf")
 
     def refuse(self, source: Source) -> None:
         method = source.adapter.method
@@ -126,18 +131,17 @@ class Vocabulary(Target):
         if known > rows:
             raise RunError(f"the tokenizer has {known} ids, the model {rows} rows")
         special = _special(model, tokenizer, known)
-        made = add_soft_tokens(tokenizer, len(soft), "start" if before else "end", folder)
+        gguf = bool(source.options.get("gguf"))
+        made = add_soft_tokens(
+            tokenizer, len(soft), "start" if before else "end", folder, processed=not gguf
+        )
         token, share = least_written(model, soft, known, special)
         tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
         add_rows(model, soft, made.ids, token)
         settings = model.generation_config
         settings.suppress_tokens = [*(settings.suppress_tokens or []), *made.ids]
         notes = [save_model(model, None, source.dtype, folder)]
-        notes.append(
-            f"tokens {made.names[0]} to {made.names[-1]} (ids {made.ids[0]} to {made.ids[-1]}) "
-            f"stand at the {made.position} of every text that is encoded with special tokens"
-            + (" and in the chat template" if made.templates else "; there is no chat template")
-        )
+        notes += _where(made, tokenizer, gguf=gguf)
         notes.append(
             f"as outputs they have the logit of {tokenizer.convert_ids_to_tokens(token)!r}, whose "
             f"largest probability in {TEXTS} texts of random tokens was {share:.1g}; transformers "
@@ -149,11 +153,41 @@ class Vocabulary(Target):
 
     def logits(self, source: Source, folder: Path, texts: Sequence[str]) -> list[torch.Tensor]:
         model, tokenizer = loaded_model(folder)
-        before = len(source.adapter.prompt_ids()[0])
+        first, last = source.adapter.prompt_ids()
         known = max(source.model.backbone.tokenizer.get_vocab().values()) + 1
         found = []
         with torch.no_grad():
             for text in texts:
-                output = model(**tokenizer(text, return_tensors="pt"))
-                found.append(output.logits[0, before:, :known])
+                ids = tokenizer(text)["input_ids"]
+                if source.options.get("gguf"):  # as a prompt that holds them is encoded
+                    soft = tokenizer.get_added_vocab()
+                    new = sorted(i for i in soft.values() if i >= known)
+                    ids = [*new[: len(first)], *ids, *new[: len(last)]]
+                output = model(torch.tensor([ids]))
+                found.append(output.logits[0, len(first) :, :known])
         return found
+
+
+def _where(made: SoftTokens, tokenizer: Any, *, gguf: bool) -> list[str]:
+    """What the user has to know of where the tokens stand."""
+    named = f"tokens {made.names[0]} to {made.names[-1]} (ids {made.ids[0]} to {made.ids[-1]})"
+    chat = "; the chat template holds them" if made.templates else "; there is no chat template"
+    if not gguf:
+        return [
+            f"{named} stand at the {made.position} of every text that is encoded with special "
+            f"tokens{chat}"
+        ]
+    begin = tokenizer.bos_token
+    notes = [f"{named} have to stand at the {made.position} of every prompt{chat}"]
+    if (
+        made.position == "start"
+        and begin is not None
+        and tokenizer.encode("")[:1] == [tokenizer.bos_token_id]
+    ):
+        notes.append(
+            f"the run has them before {begin}, and llama.cpp puts {begin} before all: run it with "
+            "--override-kv tokenizer.ggml.add_bos_token=bool:false, or say so in the file with "
+            "gguf-set-metadata FILE tokenizer.ggml.add_bos_token '' --force (an empty text is "
+            f"false), and let prompts begin with the tokens and {begin}"
+        )
+    return notes

@@ -18,9 +18,10 @@ EVALUATE_EXAMPLES = """
 
   polyprefix evaluate runs/sib200-lora-1f0c2a9b7d3e --task polytopics
 
-The adapter is a folder that PEFT's save_pretrained wrote (prompt tuning, prefix tuning, LoRA or
-adaption prompt), an adapter of Polyprefix, or a run's folder. Without --model it is put on the
-model that it says it was trained on. In a configuration of a run or a study the same is
+The adapter is a folder that PEFT's save_pretrained wrote (prompt tuning,
+prefix tuning, LoRA or adaption prompt), an adapter of Polyprefix, or a run's
+folder. Without --model it is put on the model that it says it was trained
+on. In a configuration of a run or a study the same is
 
   method: {name: saved, folder: my-peft-adapter/}
 """
@@ -102,24 +103,28 @@ EXPORT_EXAMPLES = """
 
   polyprefix export runs/sib200-lora-... --to peft --output my-adapter/
 
-  polyprefix export runs/sib200-lora-... --to merged --output my-model/ --dtype bfloat16
+  polyprefix export runs/sib200-lora-... --to merged --output my-model/
 
-  polyprefix export runs/sib200-soft_prompt-... --to vocabulary --output my-model/
+  polyprefix export runs/sib200-soft_prompt-... --to vocabulary --output new/
 
   polyprefix export runs/sib200-prefix_tuning-... --to hub --output card/ \\
       --base-model meta-llama/Llama-3.2-1B --license apache-2.0
 
 [bold]Targets[/bold]
 
-  peft        what PeftModel.from_pretrained loads: soft prompts at the start, prefixes in all
-              layers, LLaMA-Adapters with a gate a layer, LoRA
-  merged      a model with LoRA's updates in its weights, or as full fine-tuning left it
-  vocabulary  a model and a tokenizer of which a soft prompt is new tokens, put into every text by
-              the tokenizer and its chat template: any server serves it
+  peft        what PeftModel.from_pretrained loads: soft prompts at the
+              start, prefixes in all layers, LLaMA-Adapters with a gate a
+              layer, LoRA
+  merged      a model with LoRA's updates in its weights, or as full
+              fine-tuning left it
+  vocabulary  a model and a tokenizer of which a soft prompt is new tokens,
+              put into every text by the tokenizer and its chat template:
+              any server serves it
   hub         the adapter with a model card and the record, to be uploaded
 
-What a target cannot hold without computing something else is refused, with the reason. What was
-written is loaded once and its logits compared with the run's.
+What a target cannot hold without computing something else is refused, with
+the reason. What was written is loaded once and its logits are compared with
+the run's.
 """
 
 

@@ -122,7 +122,16 @@ class Shell:
         if arguments[0] == "run":
             return self._run(arguments)
         arguments = [self._own_run(argument) for argument in arguments]
+        if arguments[0] == "evaluate":  # of an adapter that was made here
+            arguments[1] = str(self.runs["sib200-prefix_tuning"] / "adapter")
+            arguments += self._places("sib200")
         return self._invoke(arguments)
+
+    def _places(self, task: str) -> list[str]:
+        """The last of an option that is given twice counts."""
+        model, data = str(self.model), str(self.data[task])
+        places = ["--model", model, "--data", data, "--output", str(self.here / "runs")]
+        return [*places, "--languages", "en,sw", "--quiet"]
 
     def _run(self, arguments: list[str]) -> str:
         config = next((a for a in arguments[1:] if a.endswith(".yaml")), None)
@@ -132,9 +141,7 @@ class Shell:
         changed = [
             str(ROOT / argument) if argument == config else argument for argument in arguments
         ]
-        # the last of an option that is given twice counts
-        changed += ["--model", str(self.model), "--data", str(folder)]
-        changed += ["--languages", "en,sw", "--output", str(self.here / "runs"), "--quiet"]
+        changed += self._places(task)
         if "--train-data" in arguments:
             changed += ["--train-data", str(folder / "train.tsv")]
         for key in ("train_samples", "dev_samples"):
@@ -174,11 +181,12 @@ def shell(
 
 def test_every_command_of_the_readme_works(shell: Shell) -> None:
     shown = [arguments for arguments in commands("polyprefix") if arguments != ["quickstart"]]
-    assert {arguments[0] for arguments in shown} == {"run", "show", "predict", "list", "study"}
+    named = {"run", "show", "predict", "list", "study", "evaluate", "export"}
+    assert {arguments[0] for arguments in shown} == named
     for arguments in shown:
         output = shell(arguments)
         assert output.strip(), arguments
-        if arguments[0] in {"run", "show"}:
+        if arguments[0] in {"run", "show", "evaluate"}:
             # what the text under the table says of it
             for word in ("gap", "majority", "calibrated", "macro F1", "English", "Swahili"):
                 assert word in output

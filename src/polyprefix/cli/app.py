@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from polyprefix.cli import study
+from polyprefix.cli import adapters, study
 from polyprefix.cli.output import console, progress_on, resumable
 from polyprefix.cli.serve import SERVE_EXAMPLES, serve
 from polyprefix.config import ConfigError, RunConfig, StudyRun, override, put, read_yaml, sweep
@@ -165,6 +165,10 @@ def run_sweep(runs: Sequence[StudyRun], *, again: bool, quiet: bool) -> None:
             typer.echo(f"error: {name}: {record['error']}", err=True)
     if len(done) < len(records):
         raise typer.Exit(2)
+
+
+app.command(epilog=adapters.EVALUATE_EXAMPLES)(adapters.evaluate)
+app.command(epilog=adapters.EXPORT_EXAMPLES)(adapters.export)
 
 
 QUICKSTART_EXAMPLES = """

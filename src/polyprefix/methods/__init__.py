@@ -23,7 +23,14 @@ from polyprefix.methods.base import (
     register_method,
 )
 from polyprefix.methods.layers import parse_layers
-from polyprefix.methods.storage import load_adapter, save_adapter
+from polyprefix.methods.saved import SavedConfig
+from polyprefix.methods.storage import (
+    described,
+    find_adapter,
+    load_adapter,
+    save_adapter,
+    save_for_peft,
+)
 
 __all__ = [
     "REFERENCE_WIDTH",
@@ -32,8 +39,11 @@ __all__ = [
     "MethodConfig",
     "NotInPeft",
     "Output",
+    "SavedConfig",
     "Setting",
     "bottleneck",
+    "described",
+    "find_adapter",
     "full",
     "get_method",
     "llama_adapter",
@@ -47,5 +57,6 @@ __all__ = [
     "prefix_tuning",
     "register_method",
     "save_adapter",
+    "save_for_peft",
     "soft_prompt",
 ]

@@ -77,6 +77,8 @@ class AdaptedModel(nn.Module):
             raise ConfigError(f"the model has an adapter {name!r} already")
         if not isinstance(config, MethodConfig):
             config = method_config(config)
+        if (loaded := method_of(config).loaded(self, config, name)) is not None:
+            return loaded
         ids = None
         if text is not None:
             encoded = self.backbone.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -20,6 +20,9 @@ from torch.nn.utils import skip_init
 
 from polyprefix.config import ConfigError, PolyprefixError, Registry, Spec
 from polyprefix.models import Backbone
+
+if TYPE_CHECKING:
+    from polyprefix.methods.adapted import AdaptedModel
 
 REFERENCE_WIDTH = 256
 """Hidden size d at which reference learning rates hold."""
@@ -31,6 +34,10 @@ class NotInPeft(PolyprefixError):
 
 class MethodConfig(Spec):
     """Configuration of a method; subclasses add its keys."""
+
+    def identity(self) -> dict[str, Any]:
+        """What of it affects the output, for the identity of a run."""
+        return self.model_dump(mode="json")
 
     def no_effect(self, keys: tuple[str, ...], unless: str) -> None:
         """Refuse keys that were given although they would change nothing."""
@@ -83,6 +90,7 @@ class Adapter(nn.Module, ABC):
         paper: where the method comes from.
         Config: its configuration class.
         trains: there is something to train.
+        listed: it is a method by itself, with a default configuration.
         peft_type: PEFT's name of the corresponding method, if it has one.
         conformance: the configurations, beside the default one, that the conformance suite covers.
 
@@ -96,6 +104,7 @@ class Adapter(nn.Module, ABC):
     paper: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
     trains: ClassVar[bool] = True
+    listed: ClassVar[bool] = True
     peft_type: ClassVar[str | None] = None
     conformance: ClassVar[tuple[dict[str, Any], ...]] = ()
 
@@ -126,6 +135,11 @@ class Adapter(nn.Module, ABC):
         """Whether rows of one batch may carry different adapters of this kind, which share the
         backbone: not where the backbone itself is tuned."""
         return True
+
+    @classmethod
+    def loaded(cls, model: AdaptedModel, config: Any, name: str) -> Adapter | None:
+        """The adapter, attached to ``model``, where it is read instead of made."""
+        return None
 
     def install(self) -> None:
         """Hook into the backbone under ``self.index``."""
@@ -204,10 +218,14 @@ class Adapter(nn.Module, ABC):
         """
         own = self.state()
         if missing := sorted(own.keys() - tensors.keys()):
-            raise ConfigError(f"{self.method} adapter: tensors missing: {', '.join(missing[:5])}")
+            raise ConfigError(
+                f"{self.method} adapter: tensors missing: {', '.join(missing[:5])}: was it trained "
+                "on another backbone?"
+            )
         if extra := sorted(tensors.keys() - own.keys()):
             raise ConfigError(
-                f"{self.method} adapter: tensors not expected: {', '.join(extra[:5])}"
+                f"{self.method} adapter: tensors not expected: {', '.join(extra[:5])}: was it "
+                "trained on another backbone?"
             )
         for name, value in own.items():
             if value.shape != tensors[name].shape:
@@ -235,8 +253,9 @@ _METHODS: Registry[type[Adapter]] = Registry(
 
 
 def methods() -> dict[str, type[Adapter]]:
-    """All methods by name, those of other packages included."""
-    return _METHODS.all()
+    """All methods by name, those of other packages included; not those that only read what another
+    has made."""
+    return {name: method for name, method in _METHODS.all().items() if method.listed}
 
 
 def get_method(name: str) -> type[Adapter]:
@@ -261,7 +280,7 @@ def method_config(values: Mapping[str, Any]) -> MethodConfig:
 
 def method_of(config: MethodConfig) -> type[Adapter]:
     """The method a configuration belongs to."""
-    for adapter in methods().values():
+    for adapter in _METHODS.all().values():
         if type(config) is adapter.Config:
             return adapter
     raise ConfigError(f"{type(config).__name__} belongs to no registered method")

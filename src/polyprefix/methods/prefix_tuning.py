@@ -172,7 +172,8 @@ class PrefixTuning(PrefixedLayers):
         if len(self.layers) != backbone.num_layers:
             raise NotInPeft(
                 f"PEFT's prefix is in all {backbone.num_layers} layers, this one in "
-                f"{len(self.layers)}"
+                f"{len(self.layers)}; a padded layer's keys would take softmax mass from the text "
+                "whatever they are: train with layers 'all'"
             )
         if self.mass is not None:
             raise NotInPeft("PEFT's prefix has no factor on its mass (initialization 'zero')")

@@ -8,6 +8,7 @@ folder that only PEFT wrote can be loaded too.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -32,8 +33,13 @@ PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = 1
 
 
-def save_adapter(adapter: Adapter, folder: str | Path) -> str | None:
+def save_adapter(adapter: Adapter, folder: str | Path, base_model: str | None = None) -> str | None:
     """Write an adapter, over one that the folder may hold.
+
+    Args:
+        adapter: to be written.
+        folder: receives it.
+        base_model: the backbone's name, by default the one it was loaded by.
 
     Returns:
         ``None`` if PEFT can load it too, else the reason why it cannot.
@@ -46,20 +52,16 @@ def save_adapter(adapter: Adapter, folder: str | Path) -> str | None:
     write_atomically(folder / WEIGHTS, _packed(adapter.state()))
     reason = None
     try:
-        peft, peft_tensors = adapter.to_peft()
+        save_for_peft(adapter, folder, base_model)
     except NotInPeft as error:
         reason = str(error)
-    else:
-        peft["base_model_name_or_path"] = adapter.backbone.name
-        write_atomically(folder / PEFT_WEIGHTS, _packed(peft_tensors))
-        write_json(folder / PEFT_CONFIG, peft)
     write_json(
         folder / CONFIG,
         {
             "format": FORMAT,
             "method": {"name": adapter.method, **adapter.config.model_dump(mode="json")},
             "backbone": {
-                "name": adapter.backbone.name,
+                "name": base_model or adapter.backbone.name,
                 "revision": adapter.backbone.revision,
                 "model_type": adapter.backbone.family.model_type,
             },
@@ -69,6 +71,24 @@ def save_adapter(adapter: Adapter, folder: str | Path) -> str | None:
         },
     )
     return reason
+
+
+def save_for_peft(adapter: Adapter, folder: str | Path, base_model: str | None = None) -> None:
+    """Write what ``PeftModel.from_pretrained(model, folder)`` loads, and nothing else.
+
+    Args:
+        adapter: to be written.
+        folder: receives ``adapter_config.json`` and ``adapter_model.safetensors``.
+        base_model: the backbone's name in the configuration, by default the one it was loaded by.
+
+    Raises:
+        NotInPeft: PEFT cannot express it; nothing was written.
+        RunError: the folder cannot be written to.
+    """
+    peft, tensors = adapter.to_peft()
+    peft["base_model_name_or_path"] = base_model or adapter.backbone.name
+    write_atomically(Path(folder) / PEFT_WEIGHTS, _packed(tensors))
+    write_json(Path(folder) / PEFT_CONFIG, peft)
 
 
 def _clear(folder: Path) -> None:
@@ -95,13 +115,8 @@ def load_adapter(model: AdaptedModel, folder: str | Path, name: str = "default")
         NotInPeft: PEFT's adapter is not one that Polyprefix can compute.
         UnsupportedModel: the method cannot work on this backbone.
     """
-    folder = Path(folder)
-    if (folder / CONFIG).is_file():
-        source, read = folder / CONFIG, _read
-    elif (folder / PEFT_CONFIG).is_file():
-        source, read = folder / PEFT_CONFIG, _read_peft
-    else:
-        raise RunError(f"no adapter in {str(folder)!r}: neither {CONFIG} nor {PEFT_CONFIG}")
+    source = find_adapter(folder)
+    read = _read if source.name == CONFIG else _read_peft
     before = model.active
     attached = False
     try:
@@ -117,6 +132,67 @@ def load_adapter(model: AdaptedModel, folder: str | Path, name: str = "default")
             model.use(before)
         raise type(error)(f"{source}: {error}") from error
     return adapter
+
+
+def find_adapter(folder: str | Path) -> Path:
+    """The file that describes the adapter in a folder, or in the folder of a run: ours where there
+    is one, else PEFT's.
+
+    Raises:
+        RunError: there is none.
+    """
+    folder = Path(folder)
+    for place in (folder, folder / "adapter"):
+        for name in (CONFIG, PEFT_CONFIG):
+            if (place / name).is_file():
+                return place / name
+    if not folder.is_dir():
+        raise RunError(f"no adapter: folder {str(folder)!r} does not exist")
+    raise RunError(f"no adapter in {str(folder)!r}: neither {CONFIG} nor {PEFT_CONFIG}")
+
+
+def adapter_revision(folder: str | Path) -> str:
+    """A hash of an adapter's configuration and weights.
+
+    Raises:
+        RunError: there is none, or its weights are missing.
+    """
+    source = find_adapter(folder)
+    weights = source.with_name(WEIGHTS if source.name == CONFIG else PEFT_WEIGHTS)
+    total = hashlib.sha256()
+    try:
+        for path in (source, weights):
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise RunError(_unreadable(weights, error)) from error
+    return f"sha256:{total.hexdigest()[:16]}"
+
+
+def described(folder: str | Path) -> tuple[str, str | None]:
+    """Who wrote an adapter, ``Polyprefix`` or ``PEFT``, and on which model it says that it was
+    trained.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    source = find_adapter(folder)
+    values = read_json(source)
+    try:
+        if source.name == CONFIG:
+            return "Polyprefix", values["backbone"]["name"] or None
+        return "PEFT", values.get("base_model_name_or_path") or None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{source} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if not path.exists() and (pickled := path.with_name("adapter_model.bin")).exists():
+        return (
+            f"{str(pickled)!r} is a pickle, which can run any code and is not read. Load it with "
+            "PEFT and save it again: save_pretrained(folder, safe_serialization=True)"
+        )
+    return f"cannot read {str(path)!r}: {error}"
 
 
 def _read(source: Path, backbone: Backbone) -> tuple[MethodConfig, dict[str, torch.Tensor]]:
@@ -155,5 +231,5 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot read {str(path)!r}: {error}") from error
+        raise RunError(_unreadable(path, error)) from error
     return tensors

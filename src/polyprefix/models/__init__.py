@@ -1,6 +1,6 @@
 """Backbones: loading, families, prefix-aware attention."""
 
-from polyprefix.models.backbone import PACKAGED, Backbone, load_backbone
+from polyprefix.models.backbone import PACKAGED, Backbone, load_backbone, load_pretrained
 from polyprefix.models.context import CallContext, Entering, calling, current
 from polyprefix.models.families import Family, families, get_family, register_family
 from polyprefix.models.prefixes import LayerPrefix, PrefixProducer, slot_of
@@ -19,6 +19,7 @@ __all__ = [
     "families",
     "get_family",
     "load_backbone",
+    "load_pretrained",
     "register_family",
     "rotate",
     "slot_of",

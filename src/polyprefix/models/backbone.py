@@ -193,8 +193,9 @@ def packaged(name: str) -> str:
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Backbone:
-    """Load a model and its tokenizer from the hub, a folder or the package.
+def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
+    """A model, its tokenizer and its revision, as transformers loads them from the hub, a folder or
+    the package.
 
     Raises:
         UnsupportedModel: the family is not registered, or the files cannot be loaded.
@@ -229,6 +230,16 @@ def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Ba
             f"{error}"
         ) from error
     revision = getattr(model_config, "_commit_hash", None) or folder_revision(Path(source))
+    return model, tokenizer, revision
+
+
+def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Backbone:
+    """Load a model and its tokenizer from the hub, a folder or the package.
+
+    Raises:
+        UnsupportedModel: see :func:`load_pretrained`.
+    """
+    model, tokenizer, revision = load_pretrained(config)
     return Backbone(model.to(device), tokenizer, config.name, revision)
 
 

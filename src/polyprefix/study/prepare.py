@@ -103,7 +103,7 @@ def _identity(
     return {
         "version": IDENTITY_VERSION,
         "model": model | {"revision": backbone.revision or config.model.name},
-        "method": {"name": method_of(method).method, **method.model_dump(mode="json")},
+        "method": {"name": method_of(method).method, **method.identity()},
         "task": task
         | {
             "name": data.task.name,  # not the path of the file that defines a task

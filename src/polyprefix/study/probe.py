@@ -101,7 +101,7 @@ def make_probe(prepared: Prepared, folder: StudyFolder, key: str) -> Probe:
         model, data, config.task.max_length, config.runtime, config.decoding, seed=config.seed
     )
     step = dev = 0.0
-    if adapter.trains:
+    if prepared.adapter_type.trains:
         few = replace(data, train=data.train[:TRAIN_EXAMPLES])
         step = _step_seconds(fitting.on(data=few), config)
         dev = _scaled(fitting, data.source_language, data.dev, partial(_dev, fitting))

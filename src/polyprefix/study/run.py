@@ -18,7 +18,14 @@ from filelock import FileLock, Timeout
 
 from polyprefix.config import PolyprefixError, RunConfig, RunError, RunLocked, Unwritable
 from polyprefix.evaluation import summarise
-from polyprefix.methods import AdaptedModel, load_adapter, save_adapter
+from polyprefix.methods import (
+    AdaptedModel,
+    Adapter,
+    SavedConfig,
+    described,
+    load_adapter,
+    save_adapter,
+)
 from polyprefix.models import load_backbone
 from polyprefix.results import Progress, RunFolder, Silent
 from polyprefix.study.fit import Fitting
@@ -175,6 +182,8 @@ class _Run:
         adapter = model.attach(
             self.prepared.method, self.adapter, seed=config.seed, text=starting_text(data)
         )
+        if isinstance(self.prepared.method, SavedConfig):
+            self._tell_saved(self.prepared.method, adapter, progress)
         parameters = adapter.num_trainable()
         share = parameters / record["model"]["parameters"]
         progress.say(
@@ -186,10 +195,25 @@ class _Run:
         )
         if isinstance(data.task, AnswerTask):
             record["decoding"] = asdict(self.fitting.decodings[data.source_language])
-        if adapter.trains:
+        if self.prepared.adapter_type.trains:
             return self.fitting.job(config.train, self.folder.path, seed=config.seed)
         save_adapter(adapter, self.folder.adapter)
         return None
+
+    def _tell_saved(self, config: SavedConfig, adapter: Adapter, progress: Progress) -> None:
+        """Record which adapter it is that was read."""
+        backbone = self.prepared.backbone.name
+        writer, trained_on = described(config.folder)
+        self.record["method"] |= {
+            "title": f"{adapter.title}, saved by {writer}",
+            "paper": adapter.paper,
+            "adapter": {"name": adapter.method, **adapter.config.model_dump(mode="json")},
+            "trained_on": trained_on,
+        }
+        if trained_on not in (None, backbone):
+            progress.say(
+                f"note: the adapter says that it was trained on {trained_on!r}, not {backbone!r}"
+            )
 
     def trained(self, trained: Trained) -> None:
         """Record what training amounted to."""

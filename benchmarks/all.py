@@ -86,6 +86,7 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             "--task xquad --layers last:1 last:4 --examples 64 --rounds 3",
         ),
         job("adapters", "adapters", topics / "test.tsv", "--rounds 5"),
+        job("shuffling", "shuffling", squad, "--model polyprefix/nano --rounds 4"),
         job(
             "growth_training",
             "growth",

@@ -30,6 +30,8 @@ TITLES = {
     "floor": "A training step against its floor",
     "keep": "Keeping hidden states below the adapted layers",
     "adapters": "Different adapters in one batch",
+    "shuffling": "Examples that share a passage in one step: the loss",
+    "gpu": "Training at the shapes of real models, on a GPU",
     "growth": "How cost grows",
 }
 """Sections in their order; other benchmarks follow under their own names."""

@@ -147,9 +147,7 @@ def run(
     order = contextlib.nullcontext() if grouped else mock.patch(GROUPS, one_by_one)
     with tempfile.TemporaryDirectory() as name, order:
         folder = Path(name)
-        train(
-            model, training, config, folder=folder, evaluate=evaluate, seed=seed, runtime=runtime
-        )
+        train(model, training, config, folder=folder, evaluate=evaluate, seed=seed, runtime=runtime)
         entries = read_log(folder)
     model.detach()
     return [-entry["dev_score"] for entry in entries if "dev_score" in entry][:POINTS]

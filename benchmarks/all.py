@@ -57,26 +57,26 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             "train_xnli",
             "train_short",
             nli,
-            f"--task xnli --examples 64 --batch-size 16 --peer-batches 4 8 16 {sizes}",
+            f"--task xnli --examples 64 --batch-size 16 --peer-batches 8 16 --no-memory {sizes}",
         ),
         job(
             "train_sib200",
             "train_short",
             topics / "train.tsv",
-            f"--task sib200 --examples 64 --batch-size 16 --peer-batches 4 8 16 {sizes}",
+            f"--task sib200 --examples 64 --batch-size 16 --peer-batches 8 16 --no-memory {sizes}",
         ),
         job(
             "score",
             "score",
             data,
-            "--languages eng_Latn,deu_Latn --examples 20 --rounds 3 --peer-batches 4 8 16 32",
+            "--languages eng_Latn,deu_Latn --examples 10 --rounds 3 --peer-batches 8 16",
         ),
         job(
             "generate",
             "generate",
             data,
-            "--languages eng_Latn,spa_Latn --methods none lora --xquad-examples 25 "
-            "--mgsm-examples 10 --rounds 3",
+            "--languages eng_Latn,spa_Latn --methods none lora --xquad-examples 15 "
+            "--mgsm-examples 6 --rounds 3 --peer-batches 4 8 16",
         ),
         job("floor", "floor", squad, "--layers all last:4 --examples 64 --rounds 3"),
         job(
@@ -92,7 +92,7 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             "growth",
             squad,
             "--axes questions passages length layers --passages 4 --step-passages 1 2 4 "
-            "--lengths 5 20 80 --top-layers 1 4 8 --peer-batches 4 8 16 --rounds 3",
+            "--lengths 5 20 80 --top-layers 1 4 8 --peer-batches 2 4 --rounds 3",
         ),
         job(
             "growth_scoring",

@@ -53,6 +53,12 @@ a process of its own, measured once, without what the libraries take. The floor'
 measured. In the table times are milliseconds per example.
 """
 
+DETAILS = {
+    "gpu": ("ceiling, TFLOP/s", "share of the ceiling", "tokens a second", MEMORY, "kernels"),
+    "shuffling": ("loss, ours", "loss, by itself"),
+}
+"""Further figures that stand below the table of a benchmark."""
+
 COLUMNS = ("case", "ours /s", "peer", "peer /s", "ratio", "min to max", "memory", "same?", "goal")
 POINTS = (
     "case",
@@ -178,7 +184,20 @@ def _table(report: Report) -> str:
         if not agrees:
             speed = ["", line["peer"], "", "", "", ""]
         rows.append([named(line["case"]), *speed, _agreement(line), _goal(line)])
-    return _markdown(COLUMNS, rows)
+    return _markdown(COLUMNS, rows) + _details(report)
+
+
+def _details(report: Report) -> str:
+    """Lists of further figures, a case each."""
+    parts = []
+    for line in report["results"]:
+        wanted = DETAILS.get(report["benchmark"], ())
+        found = [
+            f"    * {key}: {short(line['more'][key])}" for key in wanted if key in line["more"]
+        ]
+        if found:
+            parts.append("\n".join([f"* {named(line['case'])}", *found]))
+    return "\n" + "\n".join(parts) + "\n" if parts else ""
 
 
 def _growth(name: str, report: Report, plots: str) -> list[str]:

@@ -141,8 +141,8 @@ class RuntimeConfig(Spec):
     micro_batch_tokens: Positive | None = None
     """Tokens of one forward pass in training as they are laid out: what examples share counts once,
     padding counts. ``null``: what fills the device, 1,024 on a CPU, 8,192 elsewhere."""
-    evaluation_batch_tokens: Positive | None = None
-    """The same in evaluation. ``null``: 2,048 on a CPU, 16,384 elsewhere."""
+    evaluation_batch_tokens: Positive = 16384
+    """The same in evaluation."""
     gradient_checkpointing: bool = False
     """Compute layers again in the backward pass instead of keeping what they computed: less memory,
     more time."""

@@ -88,4 +88,10 @@ def _batches(rows: list[Row], new: int, budget: int, *, sharing: bool) -> list[l
         else:
             batches.append([row])
             longest = len(row.ids) + new
+    for batch in batches:
+        rests = [len(row.ids) - row.shared for row in batch if row.shared]
+        for row in batch:
+            if rests and not row.shared:
+                # What shares nothing is its own beginning: all rests would be padded to its length.
+                row.shared = max(0, len(row.ids) - max(rests))
     return batches

@@ -10,7 +10,6 @@ from typing import Any, Self
 from polyprefix.config import ConfigError, DecodingConfig, RuntimeConfig, TrainConfig
 from polyprefix.evaluation import Decoding, encode_choices, predict, score_answers, summarise
 from polyprefix.methods import AdaptedModel
-from polyprefix.models.budget import evaluation_tokens
 from polyprefix.models.encoding import Encoded, Encoder
 from polyprefix.results import Progress
 from polyprefix.tasks import AnswerTask, ChoiceTask, Example, Prompt, Task, TaskData
@@ -52,10 +51,6 @@ class Fitting:
         other = copy(self)
         other.data, other.runtime = data or self.data, runtime or self.runtime
         return other
-
-    @property
-    def _batch_tokens(self) -> int:
-        return evaluation_tokens(self.runtime.evaluation_batch_tokens, self.model.backbone.device)
 
     def train(
         self,
@@ -128,7 +123,9 @@ class Fitting:
             tie_break = float(scores["gold_logprob"])
         else:
             encoded = self._with_answers(dev)
-            found = score_answers(self.model, encoded, batch_tokens=self._batch_tokens)
+            found = score_answers(
+                self.model, encoded, batch_tokens=self.runtime.evaluation_batch_tokens
+            )
             tie_break = sum(values[0] for values in found) / len(found)
         return float(scores[self.data.task.headline]), tie_break
 
@@ -146,7 +143,7 @@ class Fitting:
             examples,
             self.encoder,
             self.decodings[language],
-            batch_tokens=self._batch_tokens,
+            batch_tokens=self.runtime.evaluation_batch_tokens,
             advance=advance,
         )
 

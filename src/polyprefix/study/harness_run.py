@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from polyprefix.config import ConfigError, RunConfig, RunError, digest, unknown
-from polyprefix.models.budget import evaluation_tokens
 from polyprefix.results import Progress, RunFolder
 
 # It says how the harness is installed, so all else of the harness is imported after it.
@@ -69,7 +68,7 @@ def evaluate_run(
         chosen += list(loaded["tasks"].values()) if group is None else [group]
     lm = HarnessLM(
         model,
-        batch_tokens=evaluation_tokens(runtime.evaluation_batch_tokens, model.backbone.device),
+        batch_tokens=runtime.evaluation_batch_tokens,
         max_length=max_length,
         progress=progress,
     )

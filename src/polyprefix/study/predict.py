@@ -14,7 +14,6 @@ import numpy as np
 from polyprefix.config import ConfigError, DataError, PolyprefixError
 from polyprefix.evaluation import Decoding, generate, score_answers
 from polyprefix.methods import AdaptedModel
-from polyprefix.models.budget import evaluation_tokens
 from polyprefix.models.encoding import Encoder
 from polyprefix.results import RunFolder
 from polyprefix.study.run import load_run
@@ -115,8 +114,7 @@ class Predictor:
             self.decoding = Decoding(**recorded | {"stop": tuple(recorded["stop"])})
         room = model.room(record["config"]["task"]["max_length"], adapter)
         self._encoder = Encoder(model.backbone.tokenizer, room)
-        wanted = record["config"]["runtime"]["evaluation_batch_tokens"]
-        self._batch_tokens = evaluation_tokens(wanted, model.backbone.device)
+        self._batch_tokens: int = record["config"]["runtime"]["evaluation_batch_tokens"]
 
     def examples(
         self, items: Sequence[dict[str, Any] | str], first: int = 1

@@ -16,7 +16,6 @@ import torch
 from polyprefix.config import ConfigError, RunError, RuntimeConfig
 from polyprefix.methods import AdaptedModel, Adapter
 from polyprefix.models.batching import Batch, Text, beginnings, lay_out
-from polyprefix.models.budget import evaluation_tokens
 from polyprefix.models.hidden_states import HiddenStates, states_entering
 from polyprefix.results import Progress, free_memory
 
@@ -110,8 +109,7 @@ def keep_hidden_states(
         file.unlink(missing_ok=True)
         raise RunError(f"{what}: cannot write {str(file)!r}: {error.strerror or error}") from error
     try:
-        budget = evaluation_tokens(runtime.evaluation_batch_tokens, model.backbone.device)
-        _fill(kept, model, texts, budget, progress)
+        _fill(kept, model, texts, runtime.evaluation_batch_tokens, progress)
     except BaseException:
         kept.close()
         raise

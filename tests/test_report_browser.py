@@ -47,7 +47,7 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-def drawn(found: Any, select: Any, folder: Path) -> list[Any]:
+def drawn(found: Any, select: Any, folder: Path, **_: Any) -> list[Any]:
     svg = (
         '<svg role="img" viewBox="0 0 300 80"><title>Lines</title><desc>One line</desc>'
         '<path d="M0 0L300 80" style="stroke: var(--accent)"/></svg>'

@@ -112,15 +112,16 @@ EXPORT_EXAMPLES = """
 
 [bold]Targets[/bold]
 
-  peft        what PeftModel.from_pretrained loads: soft prompts at the
-              start, prefixes in all layers, LLaMA-Adapters with a gate a
-              layer, LoRA
-  merged      a model with LoRA's updates in its weights, or as full
-              fine-tuning left it
-  vocabulary  a model and a tokenizer of which a soft prompt is new tokens,
-              put into every text by the tokenizer and its chat template:
-              any server serves it
-  hub         the adapter with a model card and the record, to be uploaded
+peft: what PeftModel.from_pretrained loads: soft prompts at the start,
+prefixes in all layers, LLaMA-Adapters with a gate a layer, LoRA.
+
+merged: a model with LoRA's updates in its weights, or as full fine-tuning
+left it.
+
+vocabulary: a model and a tokenizer of which a soft prompt is new tokens, put
+into every text by the tokenizer and its chat template: any server serves it.
+
+hub: the adapter with a model card and the record, to be uploaded.
 
 What a target cannot hold without computing something else is refused, with
 the reason. What was written is loaded once and its logits are compared with

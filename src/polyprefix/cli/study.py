@@ -268,6 +268,7 @@ def _report(study: Study, folder: StudyFolder, out: Console, examples: int | Non
         examples=EXAMPLES if examples is None else examples,
         files=True,
     )
-    beside = f", and {len(files)} files of its figures and tables beside it" if files else ""
-    out.print(Text(f"{page}{beside}"))
+    if files:
+        out.print(Text(f"{len(files)} files of figures and tables stand beside the page:"))
+    out.print(Text(f"{page}"))
     return True

@@ -304,7 +304,8 @@ def prefix_attention(
         output = _attend(query, key, value, bias, scaling, softcap, dropout, causal)
     elif joint.gate is None:
         length = joint.key.shape[2]
-        if causal and joint.visible is None and softcap is None:
+        alike = query.dtype == key.dtype == value.dtype  # autocast makes them so, but later
+        if causal and joint.visible is None and softcap is None and alike:
             # the prefix stands before the text, where every query sees it
             extended: Any = causal_lower_right(queries, length + queries)
         else:

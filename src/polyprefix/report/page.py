@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.util import find_spec
 from itertools import count, zip_longest
 from math import isnan
 from numbers import Integral, Real
@@ -22,7 +23,6 @@ from markupsafe import Markup, escape
 
 from polyprefix.analysis import LabelledRun, Setting
 from polyprefix.analysis import settings as settings_of
-from polyprefix.config import ConfigError
 from polyprefix.report.examples import LONGEST, MOST_LABELS, browse
 from polyprefix.report.group import Group, read_group
 from polyprefix.report.heat_map import SHADES, HeatMap, heat_map
@@ -173,11 +173,9 @@ def _part(
 
 def _undrawn() -> str:
     """Why there are no figures, where what draws them is not installed."""
-    try:
-        import polyprefix.report.figures  # noqa: F401
-    except ConfigError as error:
-        return str(error)
-    return ""
+    if find_spec("matplotlib") is not None:
+        return ""
+    return "they need matplotlib: pip install 'polyprefix[report]'"
 
 
 def _stems(found: Sequence[list[Setting]]) -> list[str]:
@@ -220,6 +218,7 @@ def _environment() -> Environment:
         "wide": _wide,
         "value": _value,
         "rows": _rows,
+        "filled": _filled,
         "names": _names,
     }
     return environment
@@ -259,6 +258,11 @@ def _names(text: str) -> Markup:
         Markup("<b>{}</b>").format(part) if place % 2 else escape(part)
         for place, part in enumerate(parts)
     )
+
+
+def _filled(table: pd.DataFrame) -> pd.DataFrame:
+    """Without columns in which nothing is."""
+    return table.dropna(axis="columns", how="all")
 
 
 def _rows(table: pd.DataFrame) -> list[list[Any]]:

@@ -22,18 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import matplotlib
 import pandas as pd
-
-from polyprefix.config import ConfigError
-
-try:
-    import matplotlib
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
-except ImportError as error:
-    raise ConfigError(
-        f"figures need matplotlib, version 3.9 or later: pip install 'polyprefix[report]' ({error})"
-    ) from error
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
 
 INK, MUTED, GRID, PAPER = "#222222", "#6b6b6b", "#d9d9d9", "#ffffff"
 SERIES = (

@@ -75,8 +75,8 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             "generate",
             "generate",
             data,
-            "--languages eng_Latn,spa_Latn --methods none lora --xquad-examples 15 "
-            "--mgsm-examples 6 --rounds 3 --peer-batches 4 8 16",
+            "--languages eng_Latn,spa_Latn --methods none lora --xquad-examples 40 "
+            "--mgsm-examples 24 --rounds 3 --peer-batches 8 16 32",
         ),
         job("floor", "floor", squad, "--layers all last:4 --examples 64 --rounds 3"),
         job(

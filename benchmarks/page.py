@@ -40,7 +40,7 @@ HEAD = """# Benchmarks
 
 Polyprefix and what its users would otherwise run, on the same model, examples and precision,
 measured in turn in one process. This page is written by `python -m benchmarks.page` from the files
-that the benchmarks write; [the benchmarks' README](../benchmarks/README.md) says what each side
+that the benchmarks write; `benchmarks/README.md` says what each side
 does, what is fair and what is not, and how to run them.
 
 A ratio is the peer's time by ours in the same round: above 1 we are faster. *Memory* is our peak by

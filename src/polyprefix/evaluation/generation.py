@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
+from polyprefix.distributed import spread
 from polyprefix.evaluation.decoding import Decoding, Row, RunningBatch
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import common, groups
@@ -35,7 +34,7 @@ def generate(
     batch_tokens: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Generated]:
-    """Answer every prompt under the adapter in use.
+    """Answer every prompt under the adapter in use; by all processes of a run, each prompt by one.
 
     Args:
         model: put into evaluation mode for the call.
@@ -47,11 +46,25 @@ def generate(
     Returns:
         The answers, in the order of ``prompts``.
     """
+
+    def work(chosen: list[int]) -> list[Generated]:
+        return _generate(model, [prompts[i] for i in chosen], decoding, batch_tokens, advance)
+
+    return spread(model, prompts, work)
+
+
+def _generate(
+    model: AdaptedModel,
+    prompts: Sequence[list[int]],
+    decoding: Decoding,
+    batch_tokens: int,
+    advance: Callable[[int], None],
+) -> list[Generated]:
     rows = [Row.of(model, ids, decoding, model.active) for ids in prompts]
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with model.without_gradients():
             # A window counts columns: the padding between a shared part and a shorter rest would
             # move what a query sees.
             sharing = model.backbone.sliding_window is None

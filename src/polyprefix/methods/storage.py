@@ -33,13 +33,20 @@ PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = 1
 
 
-def save_adapter(adapter: Adapter, folder: str | Path, base_model: str | None = None) -> str | None:
+def save_adapter(
+    adapter: Adapter,
+    folder: str | Path,
+    base_model: str | None = None,
+    *,
+    state: dict[str, torch.Tensor] | None = None,
+) -> str | None:
     """Write an adapter, over one that the folder may hold.
 
     Args:
         adapter: to be written.
         folder: receives it.
         base_model: the backbone's name, by default the one it was loaded by.
+        state: the adapter's, where not all of it is in this process.
 
     Returns:
         ``None`` if PEFT can load it too, else the reason why it cannot.
@@ -49,7 +56,7 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str | None = 
     """
     folder = Path(folder)
     _clear(folder)
-    write_atomically(folder / WEIGHTS, _packed(adapter.state()))
+    write_atomically(folder / WEIGHTS, _packed(state or adapter.state()))
     reason = None
     try:
         save_for_peft(adapter, folder, base_model)

@@ -34,6 +34,7 @@ class Backbone:
         name: hub name or folder.
         revision: the hub's commit of the weights, or a hash of a local folder's files.
         tuned: an adapter trains, or has trained, the model's own weights.
+        sharded: every process of a run holds a part of it; calls are made by all at once.
     """
 
     model: Any
@@ -41,6 +42,7 @@ class Backbone:
     name: str = ""
     revision: str | None = None
     tuned: bool = field(default=False, init=False)
+    sharded: bool = field(default=False, init=False)
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:

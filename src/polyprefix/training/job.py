@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +13,8 @@ from typing import Any, TextIO
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from polyprefix.config import (
     ConfigError,
@@ -22,6 +24,7 @@ from polyprefix.config import (
     TrainConfig,
     digest,
 )
+from polyprefix.distributed import put, total_norm, whole, world
 from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
 from polyprefix.methods.storage import WEIGHTS
 from polyprefix.models.batching import Text, groups
@@ -118,6 +121,12 @@ class Training:
             raise RunError("there are no training examples")
         if config.mixed_precision == "fp16" and model.backbone.device.type != "cuda":
             raise ConfigError("train.mixed_precision=fp16 needs a CUDA device; bf16 works on a CPU")
+        self._in_parts = any(isinstance(value, DTensor) for value in self.parameters.values())
+        if config.mixed_precision == "fp16" and self._in_parts:
+            raise ConfigError(
+                "train.mixed_precision=fp16 does not go with weights that are trained in parts "
+                "(--use_fsdp): take bf16"
+            )
         self.peak = peak_learning_rate(config, adapter.config, model.backbone.hidden_size)
         self.steps = num_steps(config, len(job.examples))
         self._evaluate_every = config.evaluate_every or max(1, self.steps // 10)
@@ -125,12 +134,15 @@ class Training:
         self.texts = [_text(model, example, job.adapter) for example in job.examples]
         self._lengths = [len(text.ids) for text in self.texts]
         optimizer = torch.optim.AdamW(
-            self.parameters.values(),
+            _groups(self.parameters.values()),
             lr=self.peak,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        torch.manual_seed(job.seed)
+        for value in self.parameters.values():
+            if not isinstance(value, DTensor):  # another device may have rounded otherwise
+                world().hand_out_(value.detach())
+        torch.manual_seed(job.seed + world().rank)  # of dropout: examples differ, so may masks
         self._identity = _identity(adapter, job, self.peak)
         self.state = load_checkpoint(
             job.folder / "checkpoints", self._identity, self.parameters, optimizer
@@ -149,11 +161,15 @@ class Training:
         self._order = batches_from(
             self._lengths, together, config.batch_size, job.seed, self.state.step
         )
-        job.folder.mkdir(parents=True, exist_ok=True)
-        self._log = _reopen_log(job.folder / "log.jsonl", self.state.step)
+        self._log: TextIO | None = None
+        world().first(self._open_log)
         self.chosen: list[int] = []
         self.loss = 0.0
         self.error: PolyprefixError | None = None
+
+    def _open_log(self) -> None:
+        self.job.folder.mkdir(parents=True, exist_ok=True)
+        self._log = _reopen_log(self.job.folder / "log.jsonl", self.state.step)
 
     @property
     def done(self) -> bool:
@@ -198,9 +214,8 @@ class Training:
         rate = self.peak * factor(config.schedule, state.step, self.steps, config.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        norm = float(
-            self.accelerator.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
-        )
+        clip = total_norm if self._in_parts else self.accelerator.clip_grad_norm_
+        norm = float(clip(self.parameters.values(), config.max_grad_norm))
         # fp16's loss scaling finds its scale by overflowing, and leaves those steps out
         overflows = config.mixed_precision == "fp16"
         if not (math.isfinite(loss) and (overflows or math.isfinite(norm))):
@@ -222,19 +237,27 @@ class Training:
         if due:
             self.model.use(self.job.adapter)
             score = self.job.evaluate()
+            score = world().first(lambda: score)  # one decision for all
             entry |= {"dev_score": score[0], "dev_tie_break": score[1]}
             if score > state.best:
                 state.best, state.best_step = score, state.step
-                save_adapter(self.adapter, self.job.folder / "adapter")
-        self._log.write(json.dumps(entry) + "\n")
+                self._save_adapter()
+        if self._log is not None:
+            self._log.write(json.dumps(entry) + "\n")
         state.seconds = time.perf_counter() - started
         return due
+
+    def _save_adapter(self) -> None:
+        adapter, folder = self.adapter, self.job.folder / "adapter"
+        tensors = {name: whole(value) for name, value in adapter.state().items()}
+        world().first(lambda: save_adapter(adapter, folder, state=tensors) and None)
 
     def save(self, *, now: bool = False) -> None:
         """Write a checkpoint if one is due, or ``now``."""
         if not (now or self._due(self._checkpoint_every)):
             return
-        self._log.flush()
+        if self._log is not None:
+            self._log.flush()
         if self.accelerator.scaler is not None:
             self.state.scaler = self.accelerator.scaler.state_dict()
         save_checkpoint(
@@ -250,14 +273,29 @@ class Training:
 
     def close(self) -> None:
         """No more steps follow."""
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
         self._optimizer.zero_grad()
 
     def result(self) -> Trained:
         """Leave the adapter as it was at its best dev evaluation."""
-        device = str(self.model.backbone.device)
-        self.adapter.load_state(load_file(self.job.folder / "adapter" / WEIGHTS, device=device))
+        path, device = self.job.folder / "adapter" / WEIGHTS, str(self.model.backbone.device)
+        if world().size == 1:
+            self.adapter.load_state(load_file(path, device=device))
+        else:
+            tensors: dict[str, torch.Tensor] = {}
+            world().first(lambda: tensors.update(load_file(path)))
+            for name, value in self.adapter.state().items():
+                put(value, tensors.get(name))
         return Trained(self.steps, self.state.seconds, self.state.best_step, *self.state.best)
+
+
+def _groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Of an optimizer: parameters in parts by themselves, since its kernels take one kind."""
+    kinds: dict[bool, list[nn.Parameter]] = {}
+    for value in parameters:
+        kinds.setdefault(isinstance(value, DTensor), []).append(value)
+    return [{"params": values} for values in kinds.values()]
 
 
 def _identity(adapter: Adapter, job: Job, peak: float) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from polyprefix.config import ConfigError, RunError, RuntimeConfig
+from polyprefix.distributed import world
 from polyprefix.methods import AdaptedModel, Adapter
 from polyprefix.models.batching import Batch, Text, beginnings, lay_out
 from polyprefix.models.budget import evaluation_tokens
@@ -62,8 +63,15 @@ def keep_hidden_states(
         RunError: they fit neither memory nor disk.
     """
     file = folder / FILE
-    file.unlink(missing_ok=True)
+    world().first(lambda: file.unlink(missing_ok=True))
     wanted, layers = runtime.keep_hidden_states, model.backbone.num_layers
+    if world().size > 1:  # each would compute those of all texts
+        if wanted in ("memory", "disk"):
+            raise ConfigError(
+                "key 'runtime.keep_hidden_states': a run of several processes keeps none; leave "
+                "the key out"
+            )
+        return None
     lowest = min(adapters, key=lambda adapter: adapter.lowest_layer)
     # Where adapters move the text differently, its states are others for each of them.
     moved = {adapter.position_offset for adapter in adapters}

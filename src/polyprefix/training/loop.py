@@ -11,7 +11,8 @@ lowest layer that any of its adapters adapts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ import torch.nn.functional as F
 from accelerate.state import AcceleratorState
 
 from polyprefix.config import ConfigError, PolyprefixError, RuntimeConfig, TrainConfig, Unwritable
+from polyprefix.distributed import split, sum_gradients, world
 from polyprefix.methods import AdaptedModel
-from polyprefix.models.batching import Text, lay_out
+from polyprefix.models.batching import Batch, Text, lay_out
 from polyprefix.models.budget import training_tokens
 from polyprefix.models.hidden_states import HiddenStates
 from polyprefix.results import Progress, Silent
@@ -140,7 +142,8 @@ def _train(
     model.use(left[0].job.adapter)
     with accelerator.autocast():
         kept = _keep(model, left, runtime, progress)
-    prepared: Any = accelerator.prepare_model(model)
+    # With others there are no wrappers that send gradients: see sum_gradients.
+    prepared: Any = accelerator.prepare_model(model, evaluation_mode=world().size > 1)
     model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
     what = left[0].adapter.title if len(trainings) == 1 else f"{len(trainings)} adapters"
     steps, done = sum(t.steps for t in trainings), sum(t.state.step for t in trainings)
@@ -149,11 +152,11 @@ def _train(
     model.train()
     changed = True
     try:
-        while left:
-            if changed:  # who is left, or which adapter is in use
-                model.use(left[0].job.adapter)
-                model.trained([training.job.adapter for training in left])
-            with held_back() as interrupt:
+        with held_back() as interrupt:
+            while left:
+                if changed:  # who is left, or which adapter is in use
+                    model.use(left[0].job.adapter)
+                    model.trained([training.job.adapter for training in left])
                 started = time.perf_counter()
                 for training in left:
                     training.draw()
@@ -170,14 +173,15 @@ def _train(
                         if len(trainings) > 1:
                             progress.say(f"{training.job.folder}: {error}")
                 stepped = [training for training in left if training.error is None]
+                stop = world().any(interrupt.requested)  # Ctrl-C may have come to one of several
                 for training in stepped:
-                    training.save(now=interrupt.requested)
-            if interrupt.requested:
-                raise KeyboardInterrupt
-            progress.advance(len(stepped), _note(stepped))
-            remaining = [training for training in stepped if not training.done]
-            changed |= len(remaining) < len(left)
-            left = remaining
+                    training.save(now=stop)
+                if stop:
+                    raise KeyboardInterrupt
+                progress.advance(len(stepped), _note(stepped))
+                remaining = [training for training in stepped if not training.done]
+                changed |= len(remaining) < len(left)
+                left = remaining
     finally:
         progress.finish()
         if kept is not None:
@@ -224,7 +228,9 @@ def _accumulate(
 ) -> list[float]:
     """Add up the gradients of one optimizer step of each training; the mean losses of its tokens.
 
-    The sum of the losses has, for each adapter's parameters, the gradient of its own loss."""
+    The sum of the losses has, for each adapter's parameters, the gradient of its own loss. Of
+    several processes each has a part of the examples, whose losses it divides by the tokens of all
+    of them: gradients add up to those of one process."""
     device = model.backbone.device
     texts: list[Text] = []
     answers: list[list[int]] = []
@@ -237,7 +243,7 @@ def _accumulate(
     counts.index_add_(0, torch.tensor(owners), torch.tensor([float(len(a)) for a in answers]))
     counts = counts.to(device)
     total = torch.zeros_like(counts)
-    for batch in lay_out(texts, budget, model.pad_id, device, model.attention_length):
+    for batch, counted in _batches(model, texts, budget):
         targets = torch.tensor([token for i in batch.texts for token in answers[i]])
         of = torch.tensor([owners[i] for i in batch.texts for _ in answers[i]])
         logits = prepared(
@@ -250,10 +256,36 @@ def _accumulate(
         ).logits
         of_tokens = F.cross_entropy(logits.float(), targets.to(device), reduction="none")
         losses = torch.zeros_like(counts).index_add(0, of.to(device), of_tokens) / counts
+        if not counted:
+            losses = losses * 0
         pairs = zip(trainings, losses.unbind(), strict=True)
         torch.autograd.backward([training.scaled(loss) for training, loss in pairs])
         total += losses.detach()
+    if world().size > 1:
+        sum_gradients([p for t in trainings for p in t.parameters.values()], total)
     return [float(loss) for loss in total.tolist()]
+
+
+def _batches(
+    model: AdaptedModel, texts: Sequence[Text], budget: int
+) -> Iterator[tuple[Batch, bool]]:
+    """Micro-batches of this process, and whether they count: a sharded backbone is computed as
+    often by all, so one with fewer texts computes some for the others."""
+    device, here = model.backbone.device, world()
+    if here.size == 1:
+        for batch in lay_out(texts, budget, model.pad_id, device, model.attention_length):
+            yield batch, True
+        return
+    mine = split([text.ids for text in texts], here.size)[here.rank]
+    own = [texts[i] for i in mine]
+    batches = list(lay_out(own, budget, model.pad_id, device, model.attention_length))
+    for batch in batches:
+        yield replace(batch, texts=[mine[i] for i in batch.texts]), True
+    if model.backbone.sharded:
+        short = min(range(len(texts)), key=lambda i: len(texts[i].ids))
+        for _ in range(here.most(len(batches)) - len(batches)):
+            [batch] = lay_out([texts[short]], budget, model.pad_id, device)
+            yield replace(batch, texts=[short]), False
 
 
 def _note(trainings: Sequence[Training]) -> str:

@@ -1,4 +1,4 @@
-"""One of several processes, started by ``tests/test_distributed.py``: the runs of a file, in turn."""
+"""One of several processes that ``tests/test_distributed.py`` starts: the runs of a file."""
 
 from __future__ import annotations
 

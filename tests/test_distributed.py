@@ -207,8 +207,11 @@ def answers_folder(tmp_path: Path) -> Path:
     for code in ("en", "de", "sw"):
         lines = [f"{code}: {a} plus {b}, wie viele?\t{a + b}" for a in range(3) for b in range(4)]
         (folder / f"mgsm_{code}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    train = [{"question": f"What is {a} plus {b}?", "answer": f"#### {a + b}"} for a in range(4)
-             for b in range(3)]
+    train = [
+        {"question": f"What is {a} plus {b}?", "answer": f"#### {a + b}"}
+        for a in range(4)
+        for b in range(3)
+    ]
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, train)) + "\n")
     return folder
 
@@ -270,8 +273,9 @@ def test_a_killed_process_ends_the_others(
         assert "Traceback" not in results[1 - rank][2]
     record = run(config)
     expected = run(in_folder(config, tmp_path / "whole"))
-    assert_same(RunFolder(tmp_path / "whole" / expected["id"]),
-                RunFolder(tmp_path / "parts" / record["id"]))
+    assert_same(
+        RunFolder(tmp_path / "whole" / expected["id"]), RunFolder(tmp_path / "parts" / record["id"])
+    )
 
 
 @pytest.mark.slow
@@ -294,8 +298,10 @@ def test_ctrl_c_in_one_process_is_of_all(
     # by two processes again: each has its part, and its random state
     execute([[config]], tmp_path, **more)
     expected = run(in_folder(config, tmp_path / "whole"))
-    assert_same(RunFolder(tmp_path / "whole" / expected["id"]),
-                RunFolder(tmp_path / "parts" / expected["id"]))
+    assert_same(
+        RunFolder(tmp_path / "whole" / expected["id"]),
+        RunFolder(tmp_path / "parts" / expected["id"]),
+    )
 
 
 # As a user does it -------------------------------------------------------------------------------
@@ -339,7 +345,7 @@ def test_a_mistake_is_told_once(make: Make, tmp_path: Path) -> None:
     assert status != 0
     assert len([line for line in err.splitlines() if line.startswith("error: ")]) == 1
     assert "klingon" in err
-    assert "Traceback (most recent call last):\n  File \"" + str(ROOT / "src") not in err
+    assert 'Traceback (most recent call last):\n  File "' + str(ROOT / "src") not in err
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,3 +44,7 @@ def at_the_end() -> Iterator[None]:
 
         leave()
         raise
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)

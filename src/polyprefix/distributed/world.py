@@ -24,6 +24,8 @@ PATIENCE = timedelta(minutes=60)
 """How long a process waits for another. One that has ended is noticed at once; this is for one
 that hangs."""
 
+CPU = torch.device("cpu")
+
 T = TypeVar("T")
 
 
@@ -42,7 +44,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     shards: bool = False
 
     @property
@@ -68,8 +70,8 @@ class World:
         return result
 
     def each(self, work: Callable[[], T]) -> T:
-        """This process's own result; if ``work`` is a :class:`PolyprefixError` in any, that error in
-        all. With any other error a process ends, and its launcher ends the others."""
+        """This process's own result; if ``work`` is a :class:`PolyprefixError` in any process, that
+        error in all. With any other error a process ends, and its launcher ends the others."""
         if self.size == 1:
             return work()
         failed: PolyprefixError | None = None
@@ -140,6 +142,7 @@ class World:
 ALONE = World()
 
 _here = ALONE
+_connected: World | None = None
 
 
 def world() -> World:
@@ -157,13 +160,16 @@ def joined() -> Iterator[World]:
         ConfigError: what the launcher was asked for is not what can be done.
         RunError: the others cannot be reached.
     """
-    global _here
+    global _connected, _here
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if _here.size > 1 or size == 1 or "RANK" not in os.environ:
         yield _here
         return
-    found = _connect(size)
-    _here = found
+    if _connected is None:
+        _connected = _connect(size)
+        # accelerate, which computes in the right precision for us, would shard the model itself
+        os.environ.pop("ACCELERATE_USE_FSDP", None)
+    _here = found = _connected
     try:
         yield found
     finally:

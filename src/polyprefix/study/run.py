@@ -16,7 +16,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from polyprefix.config import ConfigError, PolyprefixError, RunConfig, RunError, RunLocked, Unwritable
+from polyprefix.config import (
+    ConfigError,
+    PolyprefixError,
+    RunConfig,
+    RunError,
+    RunLocked,
+    Unwritable,
+)
 from polyprefix.distributed import joined, shard, world
 from polyprefix.evaluation import summarise
 from polyprefix.methods import (

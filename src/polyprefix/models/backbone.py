@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -171,8 +174,22 @@ class Backbone:
         ``hidden`` stands where the layer's normalised input stands. Other adapters that sit on
         W_k or W_v (LoRA) do not take part: the prefix's rows are not rows of the batch."""
         module = self.attentions[layer]
-        with context.calling(context.NO_ADAPTER):
+        with self._put_together(layer), context.calling(context.NO_ADAPTER):
             return self.family.project(module, hidden.to(self.dtype))
+
+    @contextlib.contextmanager
+    def _put_together(self, layer: int) -> Iterator[None]:
+        """Within, this process has all of a layer; within a forward pass it has already."""
+        module: Any = self.layers[layer]
+        apart = self.sharded and any(isinstance(p, DTensor) for p in module.parameters())
+        if not apart:
+            yield
+            return
+        module.unshard()
+        try:
+            yield
+        finally:
+            module.reshard()
 
     def gradient_checkpointing(self, on: bool) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""

@@ -25,7 +25,14 @@ from polyprefix.config import (
     digest,
 )
 from polyprefix.distributed import put, total_norm, whole, world
-from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
+from polyprefix.methods import (
+    AdaptedModel,
+    Adapter,
+    MethodConfig,
+    for_peft,
+    method_of,
+    save_adapter,
+)
 from polyprefix.methods.storage import WEIGHTS
 from polyprefix.models.batching import Text, groups
 from polyprefix.results import read_jsonl, write_jsonl
@@ -250,7 +257,8 @@ class Training:
     def _save_adapter(self) -> None:
         adapter, folder = self.adapter, self.job.folder / "adapter"
         tensors = {name: whole(value) for name, value in adapter.state().items()}
-        world().first(lambda: save_adapter(adapter, folder, state=tensors) and None)
+        peft = for_peft(adapter)  # asks a sharded backbone, which all processes have to
+        world().first(lambda: save_adapter(adapter, folder, state=tensors, peft=peft) and None)
 
     def save(self, *, now: bool = False) -> None:
         """Write a checkpoint if one is due, or ``now``."""

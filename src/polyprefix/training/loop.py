@@ -279,13 +279,14 @@ def _batches(
     mine = split([text.ids for text in texts], here.size)[here.rank]
     own = [texts[i] for i in mine]
     batches = list(lay_out(own, budget, model.pad_id, device, model.attention_length))
+    # Asked before the first pass, which all make together.
+    missing = here.most(len(batches)) - len(batches) if model.backbone.sharded else 0
     for batch in batches:
         yield replace(batch, texts=[mine[i] for i in batch.texts]), True
-    if model.backbone.sharded:
-        short = min(range(len(texts)), key=lambda i: len(texts[i].ids))
-        for _ in range(here.most(len(batches)) - len(batches)):
-            [batch] = lay_out([texts[short]], budget, model.pad_id, device)
-            yield replace(batch, texts=[short]), False
+    short = min(range(len(texts)), key=lambda i: len(texts[i].ids))
+    for _ in range(missing):
+        [batch] = lay_out([texts[short]], budget, model.pad_id, device)
+        yield replace(batch, texts=[short]), False
 
 
 def _note(trainings: Sequence[Training]) -> str:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from polyprefix.api import evaluate, load, load_data, train
     from polyprefix.config import PolyprefixError, RunConfig
     from polyprefix.methods import AdaptedModel, load_adapter, save_adapter
-    from polyprefix.study import run, run_together
+    from polyprefix.study.run import run
+    from polyprefix.study.together import run_together
 
 _WHERE = {
     "AdaptedModel": "polyprefix.methods",

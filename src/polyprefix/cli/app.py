@@ -76,7 +76,7 @@ runs after the others.
 
   accelerate launch --multi_gpu --num_processes 4 -m polyprefix run examples/xnli-llama-adapter.yaml
 
-The last one shares the run among four processes, each with a GPU of its own: see docs/distributed.md.
+The last one shares the run among four processes, each with a GPU of its own (docs/distributed.md).
 
 A run that was stopped goes on where it was with the same command.
 """

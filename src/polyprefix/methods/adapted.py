@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from polyprefix.config import ConfigError, unknown
-from polyprefix.methods.base import Adapter, MethodConfig, Setting, method_config, method_of
+from polyprefix.methods.base import (
+    Adapter,
+    MethodConfig,
+    Setting,
+    check_quantization,
+    method_config,
+    method_of,
+)
 from polyprefix.models import Backbone, CallContext, Entering, block_sparse, calling
 from polyprefix.models.batching import ATTENTION_LENGTH
 
@@ -77,6 +84,7 @@ class AdaptedModel(nn.Module):
             raise ConfigError(f"the model has an adapter {name!r} already")
         if not isinstance(config, MethodConfig):
             config = method_config(config)
+        check_quantization(method_of(config), config, self.backbone.quantization)
         if (loaded := method_of(config).loaded(self, config, name)) is not None:
             return loaded
         ids = None
@@ -246,6 +254,7 @@ class AdaptedModel(nn.Module):
             until=until,
             key_positions=key_positions if positions_matter else None,
             blocks=self._blocks,
+            unpadded=position_ids is not None and until is None,
             entering=entering,
         )
         with calling(context):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from polyprefix.config import ModelConfig, UnsupportedModel
 from polyprefix.models import attention, context
 from polyprefix.models.families import Family, supported_family
 from polyprefix.models.hidden_states import make_enterable
+from polyprefix.models.quantization import quantization_config
 from polyprefix.models.rotary import is_fixed
 
 PACKAGED = {"polyprefix/nano": Path(__file__).parent / "packaged" / "nano"}
@@ -33,6 +36,7 @@ class Backbone:
         tokenizer: its tokenizer, ``None`` where only tensors are computed.
         name: hub name or folder.
         revision: the hub's commit of the weights, or a hash of a local folder's files.
+        quantization: of its linear maps, see :mod:`polyprefix.models.quantization`.
         tuned: an adapter trains, or has trained, the model's own weights.
     """
 
@@ -40,6 +44,7 @@ class Backbone:
     tokenizer: Any = None
     name: str = ""
     revision: str | None = None
+    quantization: str | None = field(default=None, init=False)
     tuned: bool = field(default=False, init=False)
     family: Family = field(init=False)
 
@@ -127,6 +132,11 @@ class Backbone:
         return module if is_fixed(module) else None
 
     @property
+    def num_parameters(self) -> int:
+        """All, those counted that stand in one byte with another."""
+        return int(self.model.num_parameters())
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.embedding.weight.device
@@ -190,16 +200,24 @@ def packaged(name: str) -> str:
     return str(PACKAGED.get(name, name))
 
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
-    """A model, its tokenizer and its revision, as transformers loads them from the hub, a folder or
-    the package.
+def read_config(config: ModelConfig) -> tuple[Any, Any]:
+    """A model's configuration and its tokenizer, without its weights.
 
     Raises:
-        UnsupportedModel: the family is not registered, or the files cannot be loaded.
+        UnsupportedModel: see :func:`load_pretrained`.
     """
+    with _loading(config):
+        source, common = _source(config)
+        model_config = AutoConfig.from_pretrained(source, **common)
+        supported_family(model_config)
+        return model_config, AutoTokenizer.from_pretrained(source, **common)
+
+
+def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """Where transformers finds a model, and the arguments that all its loaders take."""
     source = packaged(config.name)
     if source.startswith((".", "/", "~")):
         source = str(Path(source).expanduser())
@@ -208,7 +226,31 @@ def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
     common: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     if config.revision is not None:  # given as None, transformers would not look for safetensors
         common["revision"] = config.revision
+    return source, common
+
+
+@contextmanager
+def _loading(config: ModelConfig) -> Iterator[None]:
     try:
+        yield
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise UnsupportedModel(
+            f"cannot load model {config.name!r} (key model.name; weights have to be safetensors): "
+            f"{error}"
+        ) from error
+
+
+def load_pretrained(
+    config: ModelConfig, device: torch.device | None = None
+) -> tuple[Any, Any, str | None]:
+    """A model, its tokenizer and its revision, as transformers loads them from the hub, a folder or
+    the package.
+
+    Raises:
+        UnsupportedModel: the family is not registered, or the files cannot be loaded.
+    """
+    with _loading(config):
+        source, common = _source(config)
         model_config = AutoConfig.from_pretrained(source, **common)
         supported_family(model_config)  # before any weight is read
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
@@ -217,20 +259,30 @@ def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 source,
-                dtype=_DTYPES.get(config.dtype, "auto"),
+                dtype=DTYPES.get(config.dtype, "auto"),
                 use_safetensors=True,
+                **_quantised(config, model_config, device),
                 **common,
             )
         finally:
             if bars:
                 transformers_logging.enable_progress_bar()
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise UnsupportedModel(
-            f"cannot load model {config.name!r} (key model.name; weights have to be safetensors): "
-            f"{error}"
-        ) from error
     revision = getattr(model_config, "_commit_hash", None) or folder_revision(Path(source))
     return model, tokenizer, revision
+
+
+def _quantised(
+    config: ModelConfig, model_config: Any, device: torch.device | None
+) -> dict[str, Any]:
+    """Arguments of a loader that puts frozen weights into 8 or 4 bits: on their device, as they
+    cannot be moved afterwards."""
+    if config.quantization is None:
+        return {}
+    dtype = DTYPES.get(config.dtype) or getattr(model_config, "dtype", None) or torch.float32
+    return {
+        "quantization_config": quantization_config(config.quantization, dtype),
+        "device_map": {"": device or torch.device("cpu")},
+    }
 
 
 def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Backbone:
@@ -239,8 +291,12 @@ def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Ba
     Raises:
         UnsupportedModel: see :func:`load_pretrained`.
     """
-    model, tokenizer, revision = load_pretrained(config)
-    return Backbone(model.to(device), tokenizer, config.name, revision)
+    model, tokenizer, revision = load_pretrained(config, torch.device(device))
+    if config.quantization is None:
+        model = model.to(device)
+    backbone = Backbone(model, tokenizer, config.name, revision)
+    backbone.quantization = config.quantization
+    return backbone
 
 
 HASHED_WHOLE = 1 << 28

@@ -19,6 +19,7 @@ PACKAGES = (
     "tokenizers",
     "peft",
     "accelerate",
+    "bitsandbytes",
     "datasets",
     "safetensors",
     "numpy",

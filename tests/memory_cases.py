@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from polyprefix.methods import AdaptedModel
+from polyprefix.methods import AdaptedModel, method_config
 from polyprefix.models import Backbone
 from polyprefix.models.batching import Batch, Text, lay_out
 from polyprefix.study.simulation import (
     StepMemory,
+    attach_without_numbers,
     evaluation_pass,
     training_step,
     with_numbers,
@@ -27,13 +28,17 @@ from polyprefix.training import micro_batch_losses
 CPU = torch.device("cpu")
 
 
-def made(case: dict[str, Any]) -> AdaptedModel:
+def made(case: dict[str, Any], attach: Any = None) -> AdaptedModel:
     values = dict(case["model"])
     torch.manual_seed(0)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     model = AdaptedModel(Backbone(AutoModelForCausalLM.from_config(config)))
-    model.attach(case["method"], restore=True)
+    (attach or restored)(model, method_config(case["method"]))
     return model
+
+
+def restored(model: AdaptedModel, method: Any) -> None:
+    model.attach(method, restore=True)
 
 
 def laid_out(case: dict[str, Any]) -> Batch:
@@ -45,14 +50,14 @@ def laid_out(case: dict[str, Any]) -> Batch:
     for _ in range(count):
         rest = torch.randint(3, 200, (length - shared,), generator=generator).tolist()
         reads = range(length - case.get("reads", 1), length)
-        texts.append(Text([*stem, *rest], reads))
+        texts.append(Text([*stem, *rest], reads, "default"))
     [batch] = lay_out(texts, length * count, 0, CPU)
     return batch
 
 
 def planned(case: dict[str, Any]) -> StepMemory:
     with without_numbers():
-        model = made(case)
+        model = made(case, attach_without_numbers)
         with with_numbers():
             batch = laid_out(case)
         return training_step(model, batch, checkpointing=case.get("checkpointing", False))
@@ -60,7 +65,7 @@ def planned(case: dict[str, Any]) -> StepMemory:
 
 def planned_evaluation(case: dict[str, Any]) -> int:
     with without_numbers():
-        model = made(case)
+        model = made(case, attach_without_numbers)
         with with_numbers():
             batch = laid_out(case)
         return evaluation_pass(model, batch)

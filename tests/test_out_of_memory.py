@@ -75,6 +75,7 @@ def examples(count: int = 24, length: int = 8) -> list[TrainingExample]:
 
 METHODS: dict[str, dict[str, Any]] = {
     "prefix": {"name": "prefix_tuning", "length": 3, "layers": "all"},
+    "lora": {"name": "lora", "layers": "all"},
     # what it draws must not depend on what was drawn in vain
     "dropout": {"name": "lora", "dropout": 0.4, "layers": "all"},
 }
@@ -119,16 +120,16 @@ def test_a_smaller_micro_batch_gives_the_weights_that_it_gives_from_the_start(
     heard = Heard()
     model = adapted(tiny_folder, method)
     with monkeypatch.context() as patched:
-        seen = limit(patched, 30, ERRORS[error])
+        seen = limit(patched, 20, ERRORS[error])
         [done] = fit(model, tmp_path / "less", 10_000, heard)
     assert isinstance(done, Trained)
     assert done.steps == 4
     assert seen[0] > 60  # all of a step, in vain, at least twice
-    assert 8 < done.micro_batch_tokens <= 30
+    assert 8 < done.micro_batch_tokens <= 20
     said = [line for line in heard.lines if "out of memory" in line]
     assert f"at {seen[0]:,} tokens" in said[0]
     assert f"going on with {done.micro_batch_tokens:,} (runtime.micro_batch_tokens)" in said[-1]
-    assert sum(size > 30 for size in seen) == len(said) >= 2
+    assert sum(size > 20 for size in seen) == len(said) >= 2
     reference = adapted(tiny_folder, method)
     [plain] = fit(reference, tmp_path / "plain", done.micro_batch_tokens)
     assert plain.micro_batch_tokens == done.micro_batch_tokens
@@ -142,12 +143,12 @@ def test_what_a_failed_backward_pass_has_added_up_is_dropped(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     """It fails between the layers: the upper one's gradients are there by then."""
-    model = adapted(tiny_folder, "prefix")
-    upper = model.adapter("a0").trainable()["parameters_.key"]
+    model = adapted(tiny_folder, "lora")
+    upper = model.adapter("a0").trainable()["model.layers.1.self_attn.v_proj.lora_B.weight"]
     added: list[bool] = []
 
     def refuse(gradient: torch.Tensor) -> None:
-        if gradient.shape[0] * gradient.shape[1] > 40:
+        if gradient.shape[0] * gradient.shape[1] > 20:
             added.append(upper.grad is not None)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
@@ -159,8 +160,9 @@ def test_what_a_failed_backward_pass_has_added_up_is_dropped(
     hook = model.backbone.layers[0].register_forward_hook(watch)
     [done] = fit(model, tmp_path / "less", 64)
     hook.remove()
-    assert any(added)  # not the first micro-batch of a step: others had gradients
-    reference = adapted(tiny_folder, "prefix")
+    assert all(added)
+    assert added
+    reference = adapted(tiny_folder, "lora")
     fit(reference, tmp_path / "plain", done.micro_batch_tokens)
     for name, value in weights(reference).items():
         assert torch.equal(weights(model)[name], value), name
@@ -290,7 +292,7 @@ def test_answers_are_the_same(
     """Also where it is a later step that does not fit: what was written is forgotten."""
     model, heard = adapted(tiny_folder, "prefix"), Heard()
     prompts = [item.prompt for item in asked()]
-    decoding = Decoding(max_new_tokens=6, stop=(), temperature=temperature)
+    decoding = Decoding(max_new_tokens=6, stop=(), temperature=temperature, seed=5)
     want = generate(model, prompts, decoding, batch_tokens=10_000)
     plain, calls = Backbone.hidden_states, []
 
@@ -324,7 +326,7 @@ def test_a_run_records_the_sizes_it_ended_with(
     assert want["training"]["micro_batch_tokens"] == 1024
     assert want["evaluation"]["batch_tokens"] == 2048
     assert got["training"]["micro_batch_tokens"] <= 60
-    assert got["evaluation"]["batch_tokens"] <= 60
+    assert 30 <= got["evaluation"]["batch_tokens"] < 120
     assert got["config"] == want["config"]
     for code, scores in want["scores"].items():
         assert got["scores"][code] == pytest.approx(scores, abs=1e-3)

@@ -29,6 +29,7 @@ from polyprefix.study.prepare import choose_device
 from polyprefix.study.run import starting_text
 from polyprefix.study.simulation import (
     StepMemory,
+    attach_without_numbers,
     evaluation_pass,
     generation_pass,
     training_step,
@@ -128,13 +129,15 @@ def plan_run(
     progress.say("computing without numbers")
     with without_numbers():
         dtype = DTYPES.get(config.model.dtype) or getattr(model_config, "dtype", None)
+        if not method_of(method).mixes(method):  # what is trained is in float32
+            dtype = torch.float32
         made = AutoModelForCausalLM.from_config(model_config, dtype=dtype or torch.float32)
         model = AdaptedModel(Backbone(made, tokenizer, config.model.name))
         parameters = made.num_parameters()
-        adapter = model.attach(method, text=starting_text(data), restore=True)
+        adapter = attach_without_numbers(model, method, starting_text(data))
         weights = _weights(model, adapter, program, config.model.quantization)
         tokens, training = 0, weights
-        if adapter.trainable():
+        if adapter.trains:
             tokens, step, kept = _training(config, model, data, device)
             training = [*weights, *_step_parts(adapter, step, device)]
             if device.type == "cpu" and config.runtime.keep_hidden_states != "disk":
@@ -210,7 +213,7 @@ def _training(
     runtime, backbone = config.runtime, model.backbone
     fitting = Fitting(model, few, config.task.max_length, runtime, config.decoding)
     examples = fitting.job(config.train, Path()).examples
-    texts = [_text(model.wrap(example.prompt), example.answer) for example in examples]
+    texts = [_text(model, example.prompt, example.answer) for example in examples]
     passes = num_steps(config.train, len(data.train)) * config.train.batch_size / len(data.train)
     layer = kept_layer([model.adapter()], passes, runtime, backbone.num_layers)
     kept = 0
@@ -244,7 +247,7 @@ def _evaluation(
         rows = max(1, min(budget // (prompt + new), len(encoded)))
         cache, most = generation_pass(model, rows, prompt, new)
         return rows * (prompt + new), [Part("cache", cache), Part("forward pass", most)]
-    texts = [_text(model.wrap(item.prompt), answer) for item in encoded for answer in item.answers]
+    texts = [_text(model, item.prompt, answer) for item in encoded for answer in item.answers]
     texts.sort(key=lambda text: -len(text.ids))
     batch = _laid_out(texts, budget, model, device)
     with with_numbers():  # answers to one prompt read the same places
@@ -252,8 +255,10 @@ def _evaluation(
     return batch.input_ids.numel(), [Part("forward pass", evaluation_pass(model, batch))]
 
 
-def _text(prompt: list[int], answer: list[int]) -> Text:
-    return Text([*prompt, *answer[:-1]], range(len(prompt) - 1, len(prompt) - 1 + len(answer)))
+def _text(model: AdaptedModel, bare: list[int], answer: list[int]) -> Text:
+    prompt = model.wrap(bare)
+    reads = range(len(prompt) - 1, len(prompt) - 1 + len(answer))
+    return Text([*prompt, *answer[:-1]], reads, model.active)
 
 
 def _laid_out(

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-from polyprefix.methods import AdaptedModel
+from polyprefix.methods import AdaptedModel, Adapter, MethodConfig
 from polyprefix.models import Entering
 from polyprefix.models.batching import Batch
 from polyprefix.models.cache import TextCache
@@ -34,6 +35,22 @@ def without_numbers() -> Iterator[None]:
     """Tensors that are made have no numbers, and take no memory."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
+
+
+def attach_without_numbers(
+    model: AdaptedModel, method: MethodConfig, text: str | None = None
+) -> Adapter:
+    """Attach an adapter to a model that was made under :func:`without_numbers`, as if saved tensors
+    were to follow."""
+    with with_numbers():  # methods draw numbers, and ask for some
+        adapter = model.attach(method, text=text, restore=True)
+    for module in model.modules():
+        for name, value in module._parameters.items():
+            if value is not None and not isinstance(value, FakeTensor):
+                shape = {"size": value.shape, "dtype": value.dtype, "device": value.device}
+                empty = nn.Parameter(torch.empty(**shape), requires_grad=value.requires_grad)
+                module._parameters[name] = empty
+    return adapter
 
 
 @contextmanager

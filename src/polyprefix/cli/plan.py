@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -94,7 +94,8 @@ def _bytes(text: str) -> int:
 
 def _changes(spec: RunConfig) -> list[tuple[str, RunConfig]]:
     """What takes less memory and is not so yet."""
-    runtime, found = spec.runtime, []
+    runtime = spec.runtime
+    found: list[tuple[str, dict[str, Any]]] = []
     small = runtime.model_copy(update={"micro_batch_tokens": 512, "evaluation_batch_tokens": 512})
     if not runtime.gradient_checkpointing:
         saving = runtime.model_copy(update={"gradient_checkpointing": True})

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from polyprefix.methods import AdaptedModel, Adapter, MethodConfig
-from polyprefix.models import Entering
+from polyprefix.models import Entering, attention
 from polyprefix.models.batching import Batch
 from polyprefix.models.cache import TextCache
 from polyprefix.training import micro_batch_losses
@@ -33,8 +33,19 @@ from polyprefix.training import micro_batch_losses
 @contextmanager
 def without_numbers() -> Iterator[None]:
     """Tensors that are made have no numbers, and take no memory."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+    plain = attention.causal_lower_right
+
+    def written_out(queries: int, keys: int) -> torch.Tensor:
+        """torch's mask is a tensor of a class of its own, which cannot be one without numbers; this
+        is what a CPU makes of it."""
+        return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+
+    attention.__dict__["causal_lower_right"] = written_out
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        attention.__dict__["causal_lower_right"] = plain
 
 
 def attach_without_numbers(
@@ -47,9 +58,8 @@ def attach_without_numbers(
     for module in model.modules():
         for name, value in module._parameters.items():
             if value is not None and not isinstance(value, FakeTensor):
-                shape = {"size": value.shape, "dtype": value.dtype, "device": value.device}
-                empty = nn.Parameter(torch.empty(**shape), requires_grad=value.requires_grad)
-                module._parameters[name] = empty
+                empty = torch.empty(value.shape, dtype=value.dtype, device=value.device)
+                module._parameters[name] = nn.Parameter(empty, value.requires_grad)
     return adapter
 
 
@@ -60,7 +70,7 @@ def with_numbers() -> Iterator[None]:
         yield
 
 
-class Allocations(TorchDispatchMode):
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all storages that are made, by what they are made for.
 
     Attributes:
@@ -71,7 +81,7 @@ class Allocations(TorchDispatchMode):
 
     def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
         """``known``: tensors that were there before, and are not counted."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.stage = ""
         self.now: dict[str, int] = {}
         self.peak: dict[str, int] = {}
@@ -172,7 +182,7 @@ def training_step(
             ):
                 loss = micro_batch_losses(model, batch, targets, of, counts, states).sum()
             tracker.stage = "backward"
-            loss.backward()
+            torch.autograd.backward(loss)
     finally:
         hook.remove()
         backbone.gradient_checkpointing(False)

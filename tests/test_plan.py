@@ -16,7 +16,7 @@ import torch
 from polyprefix.cli.plan import amount
 from polyprefix.config import ConfigError, RunConfig
 from polyprefix.study import plan_run
-from polyprefix.study.simulation import Allocations
+from polyprefix.study.simulation import Allocations, masks_written_out
 from tests import memory_cases
 from tests.conftest import ROOT, Cli
 
@@ -141,14 +141,15 @@ def test_what_is_counted_without_numbers_is_what_tensors_with_numbers_take(name:
     model, batch = memory_cases.made(case), memory_cases.laid_out(case)
     model.backbone.gradient_checkpointing(case.get("checkpointing", False))
     model.train()
-    with Allocations([*model.parameters(), *model.buffers()]) as real:
+    known = [*model.parameters(), *model.buffers()]
+    with masks_written_out(), Allocations(known) as real:
         memory_cases.step(model, batch)
     assert want.total == pytest.approx(real.most, rel=0.02)
     assert want.activations > 0
     model.zero_grad()
     model.backbone.gradient_checkpointing(False)
     model.eval()
-    with torch.no_grad(), Allocations([*model.parameters(), *model.buffers()]) as read:
+    with torch.no_grad(), masks_written_out(), Allocations(known) as read:
         model(
             batch.input_ids, position_ids=batch.position_ids, until=batch.until, keep=batch.keep
         ).logits.float().log_softmax(-1)

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from polyprefix.config import ConfigError, ModelConfig, RunConfig, UnsupportedModel
 from polyprefix.methods import AdaptedModel, load_adapter, method_config, save_adapter
 from polyprefix.models import Backbone, load_backbone
 from polyprefix.models.batching import lay_out
-from polyprefix.models.tiny import tiny_model
+from polyprefix.models.families import get_family
 from polyprefix.results import RunFolder, Silent
 from polyprefix.study import load_run, plan_run, run
 from polyprefix.study.prepare import prepare
@@ -37,13 +38,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
     for kind in KINDS:
         made[kind] = tmp_path_factory.mktemp(kind)
-        tiny_model(kind).save_pretrained(made[kind])
+        wide = {"hidden_size": 128, "intermediate_size": 256, "n_embd": 128, "vocab_size": 130}
+        values = get_family(kind).tiny | {
+            key: value for key, value in wide.items() if key in get_family(kind).tiny
+        }
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(kind, **values, initializer_range=0.1)
+        AutoModelForCausalLM.from_config(config).save_pretrained(made[kind])
     return made
 
 
 def quantised(folder: Path, quantization: str | None) -> Backbone:
-    from transformers import AutoModelForCausalLM
-
     from polyprefix.models.quantization import quantization_config
 
     more: dict[str, Any] = {}

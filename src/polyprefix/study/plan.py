@@ -136,7 +136,7 @@ def plan_run(
         parameters = made.num_parameters()
         adapter = attach_without_numbers(model, method, starting_text(data))
         weights = _weights(model, adapter, program, config.model.quantization)
-        tokens, training = 0, weights
+        tokens, training = 0, list[Part]()
         if adapter.trains:
             tokens, step, kept = _training(config, model, data, device)
             training = [*weights, *_step_parts(adapter, step, device)]

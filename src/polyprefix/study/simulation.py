@@ -33,17 +33,22 @@ from polyprefix.training import micro_batch_losses
 @contextmanager
 def without_numbers() -> Iterator[None]:
     """Tensors that are made have no numbers, and take no memory."""
-    plain = attention.causal_lower_right
+    with masks_written_out(), FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+@contextmanager
+def masks_written_out() -> Iterator[None]:
+    """torch's causal mask for a prefix is a tensor of a class of its own, which no other may stand
+    for. A CPU writes it out as this one."""
 
     def written_out(queries: int, keys: int) -> torch.Tensor:
-        """torch's mask is a tensor of a class of its own, which cannot be one without numbers; this
-        is what a CPU makes of it."""
         return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
 
+    plain = attention.causal_lower_right
     attention.__dict__["causal_lower_right"] = written_out
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            yield
+        yield
     finally:
         attention.__dict__["causal_lower_right"] = plain
 

@@ -30,10 +30,6 @@ class ModelConfig(Spec):
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Of the frozen weights; ``auto`` takes the one they are stored in. What is trained is in
     float32 whatever this says."""
-    quantization: Literal["int8", "nf4"] | None = None
-    """Hold the frozen linear maps of the layers in 8 or 4 bits, by bitsandbytes (extra
-    ``quantization``); ``dtype`` is then what is computed in. Not with a method that trains the
-    model's own weights."""
     trust_remote_code: bool = False
     """Let transformers run Python code that comes with a model on the hub."""
 

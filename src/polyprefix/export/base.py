@@ -66,7 +66,7 @@ class Source:
 
     def pretrained(self) -> tuple[Any, Any]:
         """The run's model and tokenizer as they were published, in float32."""
-        config = self.config.model.model_copy(update={"dtype": "float32", "quantization": None})
+        config = self.config.model.model_copy(update={"dtype": "float32"})
         model, tokenizer, _ = load_pretrained(config)
         return model.eval(), tokenizer
 
@@ -235,9 +235,7 @@ def _difference(source: Source, target: Target, folder: Path) -> float | None:
         for ours, theirs in zip(wanted, found, strict=True)
     ]
     largest = max(differences)
-    # A run on weights of a few bits computes something else than the model that was published.
-    plain = source.model.backbone.quantization is None
-    exact = plain and source.dtype == source.model.backbone.dtype == torch.float32
+    exact = source.dtype == source.model.backbone.dtype == torch.float32
     if exact and not largest <= TOLERANCE:
         raise RunError(
             f"what was written gives other logits than the run, by up to {largest:.3g}; it was "

@@ -16,7 +16,6 @@ from polyprefix.methods.base import (
     Adapter,
     MethodConfig,
     Setting,
-    check_quantization,
     method_config,
     method_of,
 )
@@ -84,7 +83,6 @@ class AdaptedModel(nn.Module):
             raise ConfigError(f"the model has an adapter {name!r} already")
         if not isinstance(config, MethodConfig):
             config = method_config(config)
-        check_quantization(method_of(config), config, self.backbone.quantization)
         if (loaded := method_of(config).loaded(self, config, name)) is not None:
             return loaded
         ids = None

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
-from polyprefix.config import ConfigError, PolyprefixError, Registry, Spec, UnsupportedModel
+from polyprefix.config import ConfigError, PolyprefixError, Registry, Spec
 from polyprefix.models import Backbone
 
 if TYPE_CHECKING:
@@ -240,21 +240,6 @@ class Adapter(nn.Module, ABC):
     def num_trainable(self) -> int:
         """Number of trainable parameters."""
         return sum(value.numel() for value in self.trainable().values())
-
-
-def check_quantization(adapter: type[Adapter], config: Any, quantization: str | None) -> None:
-    """Refuse to train weights that are in 8 or 4 bits.
-
-    Raises:
-        UnsupportedModel: the method would.
-    """
-    if quantization is not None and adapter.trains and not adapter.mixes(config):
-        raise UnsupportedModel(
-            f"{adapter.title} with this configuration trains the model's own weights, and with "
-            f"model.quantization={quantization} these are whole numbers of a few bits, which "
-            "cannot be moved by a gradient. Leave model.quantization out, or take a method that "
-            "leaves the model frozen: lora, a prefix."
-        )
 
 
 def register_method(adapter: type[Adapter]) -> type[Adapter]:

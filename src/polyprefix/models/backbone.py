@@ -20,7 +20,6 @@ from polyprefix.config import ModelConfig, UnsupportedModel
 from polyprefix.models import attention, context
 from polyprefix.models.families import Family, supported_family
 from polyprefix.models.hidden_states import make_enterable
-from polyprefix.models.quantization import quantization_config
 from polyprefix.models.rotary import is_fixed
 
 PACKAGED = {"polyprefix/nano": Path(__file__).parent / "packaged" / "nano"}
@@ -36,7 +35,6 @@ class Backbone:
         tokenizer: its tokenizer, ``None`` where only tensors are computed.
         name: hub name or folder.
         revision: the hub's commit of the weights, or a hash of a local folder's files.
-        quantization: of its linear maps, see :mod:`polyprefix.models.quantization`.
         tuned: an adapter trains, or has trained, the model's own weights.
     """
 
@@ -44,7 +42,6 @@ class Backbone:
     tokenizer: Any = None
     name: str = ""
     revision: str | None = None
-    quantization: str | None = field(default=None, init=False)
     tuned: bool = field(default=False, init=False)
     family: Family = field(init=False)
 
@@ -133,7 +130,7 @@ class Backbone:
 
     @property
     def num_parameters(self) -> int:
-        """All, those counted that stand in one byte with another."""
+        """All."""
         return int(self.model.num_parameters())
 
     @property
@@ -240,9 +237,7 @@ def _loading(config: ModelConfig) -> Iterator[None]:
         ) from error
 
 
-def load_pretrained(
-    config: ModelConfig, device: torch.device | None = None
-) -> tuple[Any, Any, str | None]:
+def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
     """A model, its tokenizer and its revision, as transformers loads them from the hub, a folder or
     the package.
 
@@ -261,7 +256,6 @@ def load_pretrained(
                 source,
                 dtype=DTYPES.get(config.dtype, "auto"),
                 use_safetensors=True,
-                **_quantised(config, model_config, device),
                 **common,
             )
         finally:
@@ -271,32 +265,14 @@ def load_pretrained(
     return model, tokenizer, revision
 
 
-def _quantised(
-    config: ModelConfig, model_config: Any, device: torch.device | None
-) -> dict[str, Any]:
-    """Arguments of a loader that puts frozen weights into 8 or 4 bits: on their device, as they
-    cannot be moved afterwards."""
-    if config.quantization is None:
-        return {}
-    dtype = DTYPES.get(config.dtype) or getattr(model_config, "dtype", None) or torch.float32
-    return {
-        "quantization_config": quantization_config(config.quantization, dtype),
-        "device_map": {"": device or torch.device("cpu")},
-    }
-
-
 def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Backbone:
     """Load a model and its tokenizer from the hub, a folder or the package.
 
     Raises:
         UnsupportedModel: see :func:`load_pretrained`.
     """
-    model, tokenizer, revision = load_pretrained(config, torch.device(device))
-    if config.quantization is None:
-        model = model.to(device)
-    backbone = Backbone(model, tokenizer, config.name, revision)
-    backbone.quantization = config.quantization
-    return backbone
+    model, tokenizer, revision = load_pretrained(config)
+    return Backbone(model.to(device), tokenizer, config.name, revision)
 
 
 HASHED_WHOLE = 1 << 28

@@ -19,7 +19,6 @@ PACKAGES = (
     "tokenizers",
     "peft",
     "accelerate",
-    "bitsandbytes",
     "datasets",
     "safetensors",
     "numpy",

@@ -17,12 +17,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from polyprefix.config import RunConfig
-from polyprefix.methods import AdaptedModel, Adapter, check_quantization, method_config, method_of
+from polyprefix.methods import AdaptedModel, Adapter, method_config, method_of
 from polyprefix.models import Backbone
 from polyprefix.models.backbone import DTYPES, read_config
 from polyprefix.models.batching import ATTENTION_LENGTH, Batch, Text, beginnings, lay_out
 from polyprefix.models.budget import evaluation_tokens, training_tokens
-from polyprefix.models.quantization import quantised_size
 from polyprefix.results import Progress, Silent, free_memory
 from polyprefix.study.fit import Fitting
 from polyprefix.study.prepare import choose_device
@@ -115,7 +114,6 @@ def plan_run(
     """
     progress = progress or Silent()
     method = method_config(config.method)
-    check_quantization(method_of(method), method, config.model.quantization)
     elsewhere = available is not None and config.runtime.device != "auto"
     device = (
         torch.device(config.runtime.device) if elsewhere else choose_device(config.runtime.device)
@@ -135,7 +133,7 @@ def plan_run(
         model = AdaptedModel(Backbone(made, tokenizer, config.model.name))
         parameters = made.num_parameters()
         adapter = attach_without_numbers(model, method, starting_text(data))
-        weights = _weights(model, adapter, program, config.model.quantization)
+        weights = _weights(model, adapter, program)
         tokens, training = 0, list[Part]()
         if adapter.trains:
             tokens, step, kept = _training(config, model, data, device)
@@ -167,20 +165,14 @@ def _size(tensors: Iterable[torch.Tensor]) -> int:
     return sum(value.numel() * value.element_size() for value in tensors)
 
 
-def _weights(
-    model: AdaptedModel, adapter: Adapter, program: int, quantization: str | None
-) -> list[Part]:
+def _weights(model: AdaptedModel, adapter: Adapter, program: int) -> list[Part]:
     trained = list(adapter.trainable().values())
     ids = {id(value) for value in trained}
     backbone = model.backbone.model
     others = [v for v in (*backbone.parameters(), *backbone.buffers()) if id(v) not in ids]
-    frozen = _size(others)
-    if quantization is not None:
-        wide, narrow = quantised_size(backbone, quantization)
-        frozen += narrow - wide
     return [
         Part("program and data", program),
-        Part("frozen weights", frozen),
+        Part("frozen weights", _size(others)),
         Part("trained weights", _size(trained)),
     ]
 

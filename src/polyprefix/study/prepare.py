@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from polyprefix.config import ConfigError, DecodingConfig, RunConfig, digest
-from polyprefix.methods import Adapter, MethodConfig, check_quantization, method_config, method_of
+from polyprefix.methods import Adapter, MethodConfig, method_config, method_of
 from polyprefix.models import Backbone
 from polyprefix.results import Progress, RunFolder
 from polyprefix.study.kept import Kept
@@ -71,7 +71,6 @@ def prepare(config: RunConfig, progress: Progress, kept: Kept | None = None) -> 
     kept = kept or Kept()
     method = method_config(config.method)
     adapter_type = method_of(method)
-    check_quantization(adapter_type, method, config.model.quantization)
     device = choose_device(config.runtime.device)
     data = kept.data(config.task, config.seed, with_training=adapter_type.trains)
     sizes = sum(map(len, data.test.values()))
@@ -101,8 +100,6 @@ def _identity(
     written = isinstance(data.task, AnswerTask)
     train = config.train.model_dump(mode="json") | {"learning_rate": rate}
     model = config.model.model_dump(mode="json", exclude={"name", "revision", "trust_remote_code"})
-    if config.model.quantization is None:  # as in runs that were made before there was any
-        del model["quantization"]
     return {
         "version": IDENTITY_VERSION,
         "model": model | {"revision": backbone.revision or config.model.name},

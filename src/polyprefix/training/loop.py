@@ -241,8 +241,6 @@ def _what_helps(model: AdaptedModel, runtime: RuntimeConfig, trainings: int) -> 
     ways.append("a smaller task.max_length")
     if model.backbone.dtype == torch.float32:
         ways.append("model.dtype=bfloat16")
-    if model.backbone.quantization is None and not model.backbone.tuned:
-        ways.append("model.quantization=nf4")
     if trainings > 1:
         ways.append("a smaller runtime.together")
     return f"What may help: {', '.join(ways)}. 'polyprefix plan' says what takes how much."

@@ -45,12 +45,13 @@ def masks_written_out() -> Iterator[None]:
     def written_out(queries: int, keys: int) -> torch.Tensor:
         return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
 
-    plain = attention.causal_lower_right
-    attention.__dict__["causal_lower_right"] = written_out
+    names = vars(attention)
+    plain = names["causal_lower_right"]
+    names["causal_lower_right"] = written_out
     try:
         yield
     finally:
-        attention.__dict__["causal_lower_right"] = plain
+        names["causal_lower_right"] = plain
 
 
 def attach_without_numbers(

@@ -52,6 +52,7 @@ class Format:
             text``, for labels and numbers.
         files: from the rows of each split to the files of a folder.
         target: a language that is tested beside English.
+        splits: whose rows stand in this format.
     """
 
     task: str
@@ -59,6 +60,7 @@ class Format:
     turns_up: Mapping[str, str]
     files: Callable[[Mapping[str, Sequence[Row]]], Mapping[str, bytes]]
     target: str
+    splits: tuple[str, str] = ("train", "target")
 
     def write(self, folder: Path, split: str, column: str, text: str) -> str:
         """The folder; what names the task in a configuration."""
@@ -273,6 +275,7 @@ FORMATS = {
             "deu_Latn.jsonl": as_lines(r["target"]),
         },
         "de",
+        ("train", "dev"),
     ),
     "xquad": Format(
         "xquad",
@@ -323,6 +326,7 @@ FORMATS = {
             ),
         },
         "de",
+        ("test", "target"),
     ),
     "gsm8k": Format(
         "mgsm",
@@ -339,6 +343,7 @@ FORMATS = {
             ),
         },
         "de",
+        ("train", "dev"),
     ),
     "a YAML task with CSV": Format(
         "reviews.yaml",

@@ -10,10 +10,6 @@ from polyprefix.config import DataError, TaskConfig
 from polyprefix.tasks import Example, TaskData, load_task_data
 from tests.reliability.hostile import FORMATS, TEXTS, Format
 
-NOT_BARE = {"NUL", "line breaks", "tab"}
-"""What a table without quotes cannot hold."""
-
-
 def load(format_: Format, folder: Path, name: str, *, bad_rows: str = "error") -> TaskData:
     config = TaskConfig.read(
         {
@@ -46,13 +42,12 @@ def where(example: Example, place: str) -> str:
 def test_the_formats_are_read(name: str, tmp_path: Path) -> None:
     """Or else what is refused below says nothing."""
     format_ = FORMATS[name]
-    for column, place in format_.turns_up.items():
-        if place != "no text":
-            good = str(format_.row(41)[column]) if place != "answer" else "word 41"
-            folder = tmp_path / column
-            task = format_.write(folder, "target", column, good)
-            found = splits(load(format_, folder, task))
-            assert [len(found[part]) for part in ("train", "dev", "test", "target")] == [8, 4, 4, 4]
+    column = next(column for column, place in format_.turns_up.items() if place != "no text")
+    task = format_.write(tmp_path, format_.splits[1], column, "a text of its own")
+    found = splits(load(format_, tmp_path, task))
+    assert [len(found[part]) for part in ("train", "dev", "test", "target")] == [8, 4, 4, 4]
+    there = [where(example, format_.turns_up[column]) for example in found[format_.splits[1]]]
+    assert there[1] == "a text of its own"
 
 
 @pytest.mark.parametrize("kind", TEXTS)
@@ -60,44 +55,36 @@ def test_the_formats_are_read(name: str, tmp_path: Path) -> None:
 def test_a_hostile_text_is_there_as_it_is_or_refused(name: str, kind: str, tmp_path: Path) -> None:
     format_, text = FORMATS[name], TEXTS[kind]
     for column, place in format_.turns_up.items():
-        for split in ("train", "target"):
+        for split in format_.splits:
             folder = tmp_path / f"{column}-{split}"
             task = format_.write(folder, split, column, text)
             try:
                 data = load(format_, folder, task)
             except DataError as error:
                 told(str(error))
-                check_skipping(format_, folder, task, split)
+                if "\n" not in text:  # the parts of a line that is cut may be rows
+                    check_skipping(format_, folder, task, split)
                 continue
-            found = splits(data)
-            assert place != "no text" or column in ("answer_number", "answer"), (column, split)
-            if len(found[split]) == len(format_.row(0)) * 0:  # a split that the format ignores
-                continue
-            if place == "no text":
-                continue
-            texts = [where(example, place) for example in found[split]]
-            assert texts.count(text) + texts.count(text.strip()) >= 1 or in_part(format_, split), (
-                column,
-                split,
-                [t[:80] for t in texts],
-            )
+            assert place != "no text", (column, split)
+            there = where(splits(data)[split][1], place)
+            assert there in (text, text.strip()), (column, split, there[:80])
 
 
-def in_part(format_: Format, split: str) -> bool:
-    """Whether a format does not take this split's rows from where the text stands."""
-    tables = {"mgsm": ("train", "dev"), "gsm8k": ("test", "target")}
-    if format_ is FORMATS["mgsm"]:
-        return split in tables["mgsm"]
-    if format_ is FORMATS["gsm8k"]:
-        return split in tables["gsm8k"]
-    return False
+def test_a_megabyte_is_not_refused(tmp_path: Path) -> None:
+    """Of the texts above, what is long and what looks like code are texts like others."""
+    for kind in ("a megabyte", "HTML", "Jinja", "shell", "percent", "braces", "right to left"):
+        for name in ("sib200", "xnli", "xquad", "a YAML task with CSV"):
+            format_ = FORMATS[name]
+            column = next(c for c, place in format_.turns_up.items() if place in ("text", "context", "premise"))
+            folder = tmp_path / f"{kind}-{name}"
+            task = format_.write(folder, "target", column, TEXTS[kind])
+            assert splits(load(format_, folder, task))["target"]
 
 
 def told(message: str) -> None:
     """It can be printed, says which file, and is no longer than somebody reads."""
     assert len(message) < 4000
     assert all(c.isprintable() or c == "\n" for c in message)
-    assert "Correct them" in message or "line 1" in message or "no usable row" in message
     assert any(end in message for end in (".tsv", ".csv", ".json"))
 
 
@@ -108,10 +95,8 @@ def check_skipping(format_: Format, folder: Path, task: str, split: str) -> None
     except DataError as error:
         told(str(error))
         return
-    good = {
-        tuple(map(str, format_.row(n).values())) for n in (*range(8), *range(20, 24), *range(40, 44))
-    }
-    allowed = {text for row in good for text in row}
+    rows = [format_.row(n) for n in (*range(8), *range(20, 24), *range(40, 44))]
+    allowed = {str(value) for row in rows for value in row.values()}
     for example in found[split]:
         for field in example.fields.values():
-            assert field in allowed or any(field.rstrip(".") in text for text in allowed), field
+            assert any(field.rstrip(".") in text for text in allowed), field

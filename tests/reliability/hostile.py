@@ -28,7 +28,7 @@ TEXTS = {
     "line breaks": "one\ntwo\r\nthree\rfour",
     "backslashes": r"one\ntwo\t\\ \u0041 \x00",
     "tab": "one\ttwo",
-    "quotes": "\"one\" 'two' \"\"",
+    "quotes": '"one" \'two\' ""',
     "an open quote": '"one',
     "separators": "one\u2028two\u2029three\x85four\x0bfive",
     "formula": "=1+1,2;3",
@@ -113,7 +113,9 @@ def as_squad(rows: Sequence[Row]) -> bytes:
         }
         for row in rows
     ]
-    return json.dumps({"version": "1.1", "data": [{"title": "T", "paragraphs": paragraphs}]}).encode()
+    return json.dumps(
+        {"version": "1.1", "data": [{"title": "T", "paragraphs": paragraphs}]}
+    ).encode()
 
 
 def _sib200(n: int) -> Row:
@@ -131,19 +133,34 @@ def _paws(n: int) -> Row:
 
 
 def _copa(n: int) -> Row:
-    texts = {"premise": f"It rained {n}.", "choice1": f"It is wet {n}.", "choice2": f"It is dry {n}."}
+    texts = {
+        "premise": f"It rained {n}.",
+        "choice1": f"It is wet {n}.",
+        "choice2": f"It is dry {n}.",
+    }
     return {**texts, "question": "effect", "label": n % 2, "idx": str(n)}
 
 
 def _belebele(n: int) -> Row:
     answers = {f"mc_answer{i}": f"answer {i} of {n}" for i in range(1, 5)}
     question = {"flores_passage": f"A passage {n}.", "question": f"What is {n}?"}
-    return {"link": f"x/{n}", "question_number": 1, **question, **answers, "correct_answer_num": "2"}
+    return {
+        "link": f"x/{n}",
+        "question_number": 1,
+        **question,
+        **answers,
+        "correct_answer_num": "2",
+    }
 
 
 def _squad(n: int) -> Row:
     context = f"In {n} there was a garden of {n} trees."
-    return {"id": f"q{n}", "context": context, "question": f"How many in {n}?", "answer": f"{n} trees"}
+    return {
+        "id": f"q{n}",
+        "context": context,
+        "question": f"How many in {n}?",
+        "answer": f"{n} trees",
+    }
 
 
 def _problem(n: int) -> Row:
@@ -167,7 +184,9 @@ NLI = ("premise", "hypothesis", "label")
 PAWS = ("id", "sentence1", "sentence2", "label")
 REVIEW = ("n", "text", "sentiment")
 TEXT_FIELDS = {"context": "context", "question": "question", "id": "id", "answer": "answer"}
-CHOICES = {name: name for name in ("flores_passage", "question", *(f"mc_answer{i}" for i in "1234"))}
+CHOICES = {
+    name: name for name in ("flores_passage", "question", *(f"mc_answer{i}" for i in "1234"))
+}
 
 YAML_CHOICE = """\
 name: reviews
@@ -241,7 +260,9 @@ FORMATS = {
         _copa,
         {
             **{name: name for name in ("premise", "choice1", "choice2")},
-            **{"question": "no text", "label": "no text", "idx": "id"},
+            "question": "no text",
+            "label": "no text",
+            "idx": "id",
         },
         lambda r: {
             "data/en/train.en.jsonl": as_lines(r["train"]),

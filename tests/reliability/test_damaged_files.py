@@ -40,6 +40,10 @@ def damage(path: Path, cut: str) -> None:
     path.write_bytes(CUTS[cut](path.read_bytes()))
 
 
+def told(error: PolyprefixError, *texts: str) -> None:
+    assert [text for text in texts if text not in str(error)] == []
+
+
 @dataclass(frozen=True)
 class Finished:
     """A finished run, to be copied, and its configuration."""
@@ -89,7 +93,7 @@ def stopped(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Fin
     return Finished(folder, config)
 
 
-# Records -------------------------------------------------------------------------------------------
+# Records ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -120,12 +124,14 @@ def test_a_record_of_a_version_to_come(finished: Finished, tmp_path: Path, cli: 
     assert path.read_bytes() == before
 
 
-# Adapters and checkpoints --------------------------------------------------------------------------
+# Adapters and checkpoints -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("name", ["polyprefix.safetensors", "polyprefix.json"])
-def test_a_damaged_adapter(finished: Finished, tmp_path: Path, name: str, cut: str, cli: Cli) -> None:
+def test_a_damaged_adapter(
+    finished: Finished, tmp_path: Path, name: str, cut: str, cli: Cli
+) -> None:
     folder, _ = finished.copy(tmp_path)
     damage(folder.adapter / name, cut)
     status, _, error = cli("predict", str(folder.path), "--text", "a")
@@ -164,7 +170,7 @@ def test_the_best_adapter_is_damaged_before_the_end(
         run(config)
 
 
-@pytest.mark.parametrize("cut", [cut for cut in CUTS if cut != "an empty object"])
+@pytest.mark.parametrize("cut", CUTS)
 def test_a_damaged_log(stopped: Finished, finished: Finished, tmp_path: Path, cut: str) -> None:
     """The log is for people: it stops a run only where it cannot be told what it holds."""
     folder, config = stopped.copy(tmp_path)
@@ -172,16 +178,17 @@ def test_a_damaged_log(stopped: Finished, finished: Finished, tmp_path: Path, cu
     try:
         run(config)
     except RunError as error:
-        assert "log.jsonl" in str(error)  # noqa: PT017
-        assert "remove it" in str(error)  # noqa: PT017
+        told(error, "log.jsonl", "remove it")
         return
     assert folder.record()["scores"] == RunFolder(finished.folder).record()["scores"]
 
 
-# Predictions ---------------------------------------------------------------------------------------
+# Predictions --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cut", [*CUTS, "a line less", "another's ids", "unknown labels", "no label"])
+@pytest.mark.parametrize(
+    "cut", [*CUTS, "a line less", "another's ids", "unknown labels", "no label"]
+)
 def test_damaged_predictions_are_made_again(
     stopped: Finished, finished: Finished, tmp_path: Path, cut: str
 ) -> None:
@@ -215,7 +222,7 @@ def test_damaged_predictions_of_a_finished_run(
         folder.predictions("deu_Latn")
 
 
-# Models --------------------------------------------------------------------------------------------
+# Models -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -228,7 +235,7 @@ def test_a_damaged_model(tiny_folder: Path, tmp_path: Path, name: str, cut: str)
         load_backbone(ModelConfig(name=str(folder)))
 
 
-# Studies -------------------------------------------------------------------------------------------
+# Studies ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -268,8 +275,7 @@ def test_a_damaged_probe_and_record_of_a_study(
     try:
         assert plan_study(study, folder)[0].probe is not None
     except PolyprefixError as error:
-        assert "study/probes/" in str(error)  # noqa: PT017
-        assert "Remove it" in str(error)  # noqa: PT017
+        told(error, "study/probes/", "Remove it")
         probe.unlink()
     run_study(study, folder)
     [record] = folder.path.glob("*/record.json")

@@ -22,6 +22,12 @@ FUZZ = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
+
+def told(error: PolyprefixError) -> None:
+    assert isinstance(error, DataError)
+    assert "file" in str(error)
+
+
 READERS = {
     "sib200": ".tsv",
     "xnli": ".tsv",
@@ -50,9 +56,9 @@ HEADERS = [
 ]
 
 PIECES = st.one_of(
-    st.sampled_from(
-        [*b"\t\n\r\",;'\\\0", *b"[]{}:", 0xEF, 0xBB, 0xBF, 0xFF, 0xFE, 0xC3, 0xD8]
-    ).map(lambda byte: bytes([byte])),
+    st.sampled_from([*b"\t\n\r\",;'\\\0", *b"[]{}:", 0xEF, 0xBB, 0xBF, 0xFF, 0xFE, 0xC3, 0xD8]).map(
+        lambda byte: bytes([byte])
+    ),
     st.sampled_from(
         [b"sports", b"entailment", b"0", b"1", b"good", b"cause", b"####", b"NaN", b"1e999", b'""']
     ),
@@ -66,9 +72,33 @@ TABLES = st.tuples(
 ).map(lambda parts: parts[0] + b"\n" + b"".join(parts[1]))
 
 KEYS = st.sampled_from(
-    "data paragraphs context qas id question answers text answer premise choice1 choice2 label idx "
-    "flores_passage mc_answer1 mc_answer2 mc_answer3 mc_answer4 correct_answer_num link items "
-    "answer_number metadata n".split()
+    [
+        "data",
+        "paragraphs",
+        "context",
+        "qas",
+        "id",
+        "question",
+        "answers",
+        "text",
+        "answer",
+        "premise",
+        "choice1",
+        "choice2",
+        "label",
+        "idx",
+        "flores_passage",
+        "mc_answer1",
+        "mc_answer2",
+        "mc_answer3",
+        "mc_answer4",
+        "correct_answer_num",
+        "link",
+        "items",
+        "answer_number",
+        "metadata",
+        "n",
+    ]
 )
 
 LEAVES = st.one_of(
@@ -127,8 +157,7 @@ def test_any_bytes_are_examples_or_an_error(name: str, readers: dict[str, Any]) 
             try:
                 found: Split = task.read_file(path, split)
             except PolyprefixError as error:
-                assert isinstance(error, DataError)
-                assert "file" in str(error)
+                told(error)
                 return
         for example in found.examples:
             for text in (example.id, *example.fields.values(), *example.answers):

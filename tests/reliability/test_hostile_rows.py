@@ -10,6 +10,7 @@ from polyprefix.config import DataError, TaskConfig
 from polyprefix.tasks import Example, TaskData, load_task_data
 from tests.reliability.hostile import FORMATS, TEXTS, Format
 
+
 def load(format_: Format, folder: Path, name: str, *, bad_rows: str = "error") -> TaskData:
     config = TaskConfig.read(
         {
@@ -75,7 +76,11 @@ def test_a_megabyte_is_not_refused(tmp_path: Path) -> None:
     for kind in ("a megabyte", "HTML", "Jinja", "shell", "percent", "braces", "right to left"):
         for name in ("sib200", "xnli", "xquad", "a YAML task with CSV"):
             format_ = FORMATS[name]
-            column = next(c for c, place in format_.turns_up.items() if place in ("text", "context", "premise"))
+            column = next(
+                c
+                for c, place in format_.turns_up.items()
+                if place in ("text", "context", "premise")
+            )
             folder = tmp_path / f"{kind}-{name}"
             task = format_.write(folder, "target", column, TEXTS[kind])
             assert splits(load(format_, folder, task))["target"]

@@ -197,7 +197,7 @@ def test_an_option_that_is_not_utf8(
     assert "unpaired surrogate" in error
 
 
-# Prompts -------------------------------------------------------------------------------------------
+# Prompts ------------------------------------------------------------------------------------------
 
 WHOLE = [kind for kind in SOUND if kind not in ("NUL", "a megabyte")]
 

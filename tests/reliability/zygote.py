@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.
 """Audit events of what changes a folder, beside files opened to be written."""
 
 
-# The forked process --------------------------------------------------------------------------------
+# The forked process -------------------------------------------------------------------------------
 
 
 def count_writes(watch: str, kill_at: int, report: int) -> None:
@@ -129,7 +130,7 @@ def serve() -> None:
             print(json.dumps(answer), flush=True)
 
 
-# The test's side -----------------------------------------------------------------------------------
+# The test's side ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -208,10 +209,8 @@ class Zygote:
         """A command that is killed after some time, if it is not over by then."""
         pid = self.start(argv)
         time.sleep(seconds)
-        try:
-            os.kill(pid, signal.SIGKILL)  # ours until its end has been read
-        except ProcessLookupError:
-            pass
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
         return self.wait(pid)
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from polyprefix.config.errors import ConfigError
 from polyprefix.config.files import Place
 
-
 LONGEST = 200
 """Characters of a wrong value that are shown."""
 

@@ -22,7 +22,6 @@ from polyprefix.tasks.scores import ANSWER_SCORES, CHOICE_SCORES
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-
 def _line(text: str) -> str:
     for character in text:
         if category(character) == "Cc" or bidirectional(character) in TURNING:

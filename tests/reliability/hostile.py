@@ -337,7 +337,7 @@ FORMATS = {
     "mgsm": Format(
         "mgsm",
         _problem,
-        {"question": "question", "answer_number": "no text"},
+        {"question": "question", "answer_number": "answer"},
         lambda r: {
             "train.jsonl": as_lines([_solution(n) for n in range(8)]),
             "test.jsonl": as_lines([_solution(n) for n in range(20, 24)]),

@@ -29,7 +29,7 @@ from polyprefix.languages import languages, parse_languages
 from polyprefix.tasks import get_task
 from tests.reliability.hostile import TEXTS, YAML_ANSWER, YAML_CHOICE
 
-FUZZ = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 SHORT = [text for text in TEXTS.values() if len(text) < 100]
 

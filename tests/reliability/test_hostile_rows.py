@@ -68,7 +68,9 @@ def test_a_hostile_text_is_there_as_it_is_or_refused(name: str, kind: str, tmp_p
                 continue
             assert place != "no text", (column, split)
             there = where(splits(data)[split][1], place)
-            assert there in (text, text.strip()), (column, split, there[:80])
+            # in a quoted cell of several lines they end as the file's lines do
+            same = (text, text.strip(), text.replace("\r\n", "\n"))
+            assert there in same, (column, split, there[:80])
 
 
 def test_a_megabyte_is_not_refused(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_title_that_would_move_the_cursor(tmp_path: Path, character: str) -> N
 def test_the_page_shows_texts(
     hostile_run: tuple[RunFolder, list[dict[str, Any]]], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("polyprefix.report.figures.figures", lambda *_: [])
+    monkeypatch.setattr("polyprefix.report.figures.figures", lambda *_, **__: [])
     folder, rows = hostile_run
     record = folder.record()
     path = tmp_path / "page.html"

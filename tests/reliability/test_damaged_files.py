@@ -189,7 +189,7 @@ def test_a_damaged_log(stopped: Finished, finished: Finished, tmp_path: Path, cu
 @pytest.mark.parametrize(
     "cut", [*CUTS, "a line less", "another's ids", "unknown labels", "no label"]
 )
-def test_damaged_predictions_are_made_again(
+def test_damaged_predictions(
     stopped: Finished, finished: Finished, tmp_path: Path, cut: str
 ) -> None:
     """A score of the rows that are left would be a score, and a wrong one."""
@@ -206,9 +206,11 @@ def test_damaged_predictions_are_made_again(
         path.write_text(changed[cut])
     else:
         damage(path, cut)
-    progress = Recorder()
-    run(config, progress=progress)
-    assert [line for line in progress.lines if "eng_Latn.jsonl is damaged, scored again" in line]
+    with pytest.raises(RunError, match=r"eng_Latn\.jsonl.*damaged.*Remove it"):
+        run(config)
+    assert folder.record()["status"] == "failed"
+    path.unlink()
+    run(config)
     assert outcome(folder.path) == outcome(finished.folder)
 
 

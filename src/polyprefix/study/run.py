@@ -288,7 +288,7 @@ def _evaluate(
     ready = {
         code: found
         for code in data.languages
-        if (found := _scored_before(prepared, code, progress)) is not None
+        if (found := _scored_before(prepared, code)) is not None
     }
     total = sum(map(len, data.test.values()))
     progress.start("scoring", total, done=sum(len(data.test[code]) for code in ready))
@@ -311,20 +311,28 @@ def _evaluate(
     return scores, {"seconds": round(seconds, 3), "examples_scored": scored}
 
 
-def _scored_before(prepared: Prepared, code: str, progress: Progress) -> dict[str, Any] | None:
-    """The scores of a language by the predictions that are there; ``None``: there are none, or not
-    one of each example: they are not used, since the rest of them would be a score as well."""
+def _scored_before(prepared: Prepared, code: str) -> dict[str, Any] | None:
+    """The scores of a language by the predictions that are there, if there are any.
+
+    Raises:
+        RunError: they are damaged, or not one of each example: the rest would have a score too.
+    """
     folder, examples = prepared.folder, prepared.data.test[code]
     try:
         rows = folder.predictions(code)
         if rows is None:
             return None
         if [row.get("id") for row in rows] != [example.id for example in examples]:
-            raise RunError(f"{folder.predictions_path(code)} does not have the examples of {code}")
+            raise RunError(
+                f"{folder.predictions_path(code)} is damaged: it does not have one row of each "
+                f"example of {code}"
+            )
         return summarise(prepared.data.task, rows)
-    except (PolyprefixError, LookupError, TypeError, ValueError, ArithmeticError) as error:
-        progress.say(f"{folder.predictions_path(code)} is damaged, scored again: {error}")
-        return None
+    except RunError as error:
+        problem = str(error)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        problem = f"{folder.predictions_path(code)} is damaged: {type(error).__name__}: {error}"
+    raise RunError(f"{problem}. Remove it, and {code} is scored again")
 
 
 def load_run(

@@ -43,7 +43,7 @@ def _parsed(text: str) -> Any:
     """
     try:
         value = yaml.load(text, _Loader)
-        _check_ends(value, [])
+        _check_ends(value, set(), set())
     except yaml.YAMLError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -51,15 +51,21 @@ def _parsed(text: str) -> Any:
     return value
 
 
-def _check_ends(value: Any, around: list[int]) -> None:
-    """Refuse what holds itself, by an alias of its own anchor: nothing could be done with it."""
-    if not isinstance(value, dict | list):
+def _check_ends(value: Any, around: set[int], seen: set[int]) -> None:
+    """Refuse what holds itself, by an alias of its own anchor: nothing could be done with it.
+
+    Args:
+        value: looked through.
+        around: what it stands in.
+        seen: what has been looked through, which many aliases may mean.
+    """
+    if not isinstance(value, dict | list) or id(value) in seen:
         return
     if id(value) in around:
         raise yaml.MarkedYAMLError(problem="an alias (*) of what it stands in")
-    inner = [*value, *value.values()] if isinstance(value, dict) else value
-    for item in inner:
-        _check_ends(item, [*around, id(value)])
+    for item in value.values() if isinstance(value, dict) else value:
+        _check_ends(item, {*around, id(value)}, seen)
+    seen.add(id(value))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,59 @@ from polyprefix.config.errors import ConfigError
 
 Place = tuple[str | int, ...]
 """Keys and numbers of list items, from the top of a file inwards."""
+
+
+TRUTH = "tag:yaml.org,2002:bool"
+NOT_PLAIN = (TRUTH, "tag:yaml.org,2002:timestamp")
+"""What YAML 1.1 makes of ``no`` (a precision, Norwegian) and ``2024-01-31`` (a revision)."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Truth values are ``true`` and ``false``, as in YAML 1.2, and there are no dates. Where a key
+    wants a truth value, ``yes`` and ``no`` are understood as before."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in NOT_PLAIN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    TRUTH, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+def _parsed(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, also where the library stumbles over it: a tag on a value
+            that it is not for, a number without digits, a mapping that holds itself.
+    """
+    try:
+        value = yaml.load(text, _Loader)
+        _check_ends(value, set(), set())
+    except yaml.YAMLError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise yaml.MarkedYAMLError(problem=f"{type(error).__name__}: {error}") from error
+    return value
+
+
+def _check_ends(value: Any, around: set[int], seen: set[int]) -> None:
+    """Refuse what holds itself, by an alias of its own anchor: nothing could be done with it.
+
+    Args:
+        value: looked through.
+        around: what it stands in.
+        seen: what has been looked through, which many aliases may mean.
+    """
+    if not isinstance(value, dict | list) or id(value) in seen:
+        return
+    if id(value) in around:
+        raise yaml.MarkedYAMLError(problem="an alias (*) of what it stands in")
+    for item in value.values() if isinstance(value, dict) else value:
+        _check_ends(item, {*around, id(value)}, seen)
+    seen.add(id(value))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -27,7 +81,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read configuration file {str(path)!r}: {error}") from None
     try:
-        values = yaml.safe_load(text)
+        values = _parsed(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -96,7 +150,7 @@ def put(values: dict[str, Any], path: str, value: Any) -> None:
 def parse_value(text: str) -> Any:
     """YAML, and numbers such as ``1e-3`` that YAML 1.1 takes for strings."""
     try:
-        value = yaml.safe_load(text)
+        value = _parsed(text)
     except yaml.YAMLError:
         return text
     if isinstance(value, str):
@@ -114,7 +168,7 @@ def parse_values(text: str) -> list[Any]:
         ConfigError: there are none, or they are not YAML.
     """
     try:
-        values = yaml.safe_load(f"[{text}]")
+        values = _parsed(f"[{text}]")
     except yaml.YAMLError:
         values = None
     if not isinstance(values, list) or not values:

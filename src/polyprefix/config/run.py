@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from polyprefix.config.spec import Spec
 
@@ -15,6 +17,29 @@ Positive = Annotated[int, Field(gt=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _path(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a path holds no NUL")
+    try:
+        Path(text).expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise ValueError(str(error)) from None
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_path)]
+"""A path or a name, of which no system call says that it is none."""
+
+
+def _seed(seed: int) -> int:
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError("a seed has 64 bits")
+    return seed
+
+
+Seed = Annotated[int, AfterValidator(_seed)]
+
+
 def is_task_file(name: str) -> bool:
     """Whether a task's name is the path of its file."""
     return name.lower().endswith(TASK_FILES) or "/" in name or "\\" in name
@@ -23,7 +48,7 @@ def is_task_file(name: str) -> bool:
 class ModelConfig(Spec):
     """Which backbone."""
 
-    name: str
+    name: PathText
     """A name on the Hugging Face hub, a folder, or ``polyprefix/nano``, which is packaged."""
     revision: str | None = None
     """A branch, tag or commit on the hub; by default ``main``. The record holds the commit."""
@@ -37,14 +62,14 @@ class ModelConfig(Spec):
 class TaskConfig(Spec):
     """Which task, its data and how much of it."""
 
-    name: str
+    name: PathText
     """A task, or ``task@prompt`` for one of its other prompts (``xnli@lm-eval``); or the path of a
     YAML file that defines one."""
     prompt: str | None = None
     """One of the task's other prompts, as after the ``@`` of ``name``."""
-    data: str | None = None
+    data: PathText | None = None
     """A folder in the task's upstream format; without it the task is read from the hub."""
-    train_data: str | None = None
+    train_data: PathText | None = None
     """A file to train on in place of the task's own training split."""
     revision: str | None = None
     """A branch, tag or commit of the data set on the hub."""
@@ -173,13 +198,17 @@ class RunConfig(Spec):
     """How answers are written, for tasks whose answers are."""
     runtime: RuntimeConfig = RuntimeConfig()
     """What may change how fast a run is but not what it computes."""
-    seed: int = 0
+    seed: Seed = 0
     """Of everything random: initialisation, the order of examples, subsampling, dropout."""
-    output: str = "runs"
+    output: PathText = "runs"
     """Folder in which the run's own folder is made."""
 
     @model_validator(mode="after")
     def _method_named(self) -> Self:
         if not isinstance(self.method.get("name"), str):
             raise ValueError("key 'method.name' is required: the name of an adaptation method")
+        try:
+            json.dumps(self.method, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"section 'method' holds what JSON cannot: {error}") from None
         return self

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from polyprefix.config.errors import ConfigError
 from polyprefix.config.files import Place
 
+LONGEST = 200
+"""Characters of a wrong value that are shown."""
+
 
 class Spec(BaseModel):
     """A frozen configuration that rejects keys it does not know."""
@@ -77,4 +80,6 @@ def _explain(spec: type[BaseModel], problem: Any) -> str:
         return f"unknown key {key!r}.{hint} Known keys: {', '.join(known)}."
     if problem["type"] == "missing":
         return f"key {key!r} is required."
-    return f"key {key!r}: {problem['msg']} (got {problem['input']!r})."
+    given = repr(problem["input"])
+    shown = given if len(given) <= LONGEST else f"{given[:LONGEST]}..."
+    return f"key {key!r}: {problem['msg']} (got {shown})."

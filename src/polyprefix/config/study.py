@@ -255,9 +255,11 @@ def _combinations(
                         raise ConfigError("keys below it would be lost")
                     put(values, path, value)
                 except ConfigError:
+                    line = file.lines.get(source)  # a sweep has none, nor what a merge (<<) adds
+                    place = file.where if line is None else f"{file.where}, line {line}"
                     raise ConfigError(
-                        f"{file.where}, line {file.lines[source]}: key {path!r}: a value and keys "
-                        "below it exclude each other"
+                        f"{place or 'sweep'}: key {path!r}: a value and keys below it exclude each "
+                        "other"
                     ) from None
                 origins[path] = source
             yield values, origins

@@ -26,7 +26,7 @@ from polyprefix.methods.base import (
     methods,
 )
 from polyprefix.models import Backbone
-from polyprefix.results import read_json, write_atomically, write_json
+from polyprefix.results import read_json, write_atomically, write_json, writing
 
 CONFIG, WEIGHTS = "polyprefix.json", "polyprefix.safetensors"
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -94,11 +94,9 @@ def save_for_peft(adapter: Adapter, folder: str | Path, base_model: str | None =
 def _clear(folder: Path) -> None:
     """Take an earlier adapter away, first what says that it is whole: beside new weights an old
     configuration would lie."""
-    try:
+    with writing(folder):
         for name in (CONFIG, PEFT_CONFIG, PEFT_WEIGHTS):
             (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
 
 
 def _packed(tensors: dict[str, torch.Tensor]) -> bytes:

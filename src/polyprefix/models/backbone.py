@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -224,7 +223,9 @@ def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
         finally:
             if bars:
                 transformers_logging.enable_progress_bar()
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except UnsupportedModel:
+        raise
+    except Exception as error:  # tokenizers raise that itself, and damaged files anything
         raise UnsupportedModel(
             f"cannot load model {config.name!r} (key model.name; weights have to be safetensors): "
             f"{error}"

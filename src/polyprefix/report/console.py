@@ -107,7 +107,7 @@ def new_table(*columns: str, left: int = 1) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
         side: JustifyMethod = "left" if place < left else "right"
-        table.add_column(column, justify=side, no_wrap=0 < place < left)
+        table.add_column(Text(column), justify=side, no_wrap=0 < place < left)
     return table
 
 

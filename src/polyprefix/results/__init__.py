@@ -11,9 +11,12 @@ from polyprefix.results.environment import (
 from polyprefix.results.files import (
     read_json,
     read_jsonl,
+    read_object,
+    remove_parts,
     write_atomically,
     write_json,
     write_jsonl,
+    writing,
 )
 from polyprefix.results.folder import RunFolder
 from polyprefix.results.progress import Progress, Silent
@@ -32,8 +35,11 @@ __all__ = [
     "peak_memory",
     "read_json",
     "read_jsonl",
+    "read_object",
+    "remove_parts",
     "source_commit",
     "write_atomically",
     "write_json",
     "write_jsonl",
+    "writing",
 ]

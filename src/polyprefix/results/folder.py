@@ -22,9 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from polyprefix.config import RunError
-from polyprefix.results.files import read_json, read_jsonl, write_json, write_jsonl
+from polyprefix.results.files import (
+    read_jsonl,
+    read_object,
+    remove_parts,
+    write_json,
+    write_jsonl,
+)
 
 FORMAT = 1
+STATUSES = ("running", "finished", "failed")
+ANEW = "--again runs the run anew"
 
 
 class RunFolder:
@@ -71,12 +79,16 @@ class RunFolder:
         path = self.path / "record.json"
         if not path.is_file():
             raise RunError(f"{str(self.path)!r} is not a run's folder: it has no record.json")
-        record = read_json(path)
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            found = record.get("format") if isinstance(record, dict) else None
+        try:
+            record = read_object(path)
+        except RunError as error:
+            raise RunError(f"{error}. {ANEW}") from error
+        if (found := record.get("format")) != FORMAT:
             raise RunError(
                 f"{path}: format {found!r}; this version of Polyprefix reads format {FORMAT}"
             )
+        if record.get("status") not in STATUSES:
+            raise RunError(f"{path} is damaged: its status is {record.get('status')!r}. {ANEW}")
         return record
 
     def write_record(self, record: dict[str, Any]) -> None:
@@ -134,6 +146,8 @@ class RunFolder:
         """Remove everything, to run anew."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def drop_checkpoints(self) -> None:
-        """Remove what a training would go on from; it is over."""
+    def tidy(self) -> None:
+        """Remove what a training would go on from, and what a kill left half written; the run is
+        over."""
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        remove_parts(self.path)

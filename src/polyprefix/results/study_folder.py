@@ -23,12 +23,15 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from polyprefix.config import Unwritable
-from polyprefix.results.files import read_json, write_json
+from polyprefix.config import RunError, Unwritable
+from polyprefix.results.files import read_object, write_json
 from polyprefix.results.folder import RunFolder
 
 State = Literal["finished", "failed", "running", "stopped", "missing"]
 """``running``: a process is at it now. ``stopped``: begun, and nobody is at it."""
+
+
+REMOVE = "Remove it: the same command makes it again"
 
 
 class StudyFolder:
@@ -86,7 +89,7 @@ class StudyFolder:
     def probe(self, key: str) -> dict[str, Any] | None:
         """What a probe measured, if it was made."""
         path = self._probe_path(key)
-        return read_json(path) if path.is_file() else None
+        return _read(path) if path.is_file() else None
 
     def write_probe(self, key: str, values: dict[str, Any]) -> None:
         """Keep what a probe measured, for :meth:`probe`."""
@@ -95,7 +98,7 @@ class StudyFolder:
     def job(self, key: str) -> dict[str, Any] | None:
         """The ``job`` that was submitted last for a configuration, and to which ``cluster``."""
         path = self._job_path(key)
-        return read_json(path) if path.is_file() else None
+        return _read(path) if path.is_file() else None
 
     def write_job(self, key: str, cluster: str, job: str) -> None:
         write_json(self._job_path(key), {"cluster": cluster, "job": job})
@@ -116,12 +119,12 @@ class StudyFolder:
             raise Unwritable(
                 f"cannot write to {str(path.parent)!r}: {error.strerror or error}"
             ) from error
-        mark: str = read_json(path)["id"]
+        mark: str = _read(path)["id"]
         return mark
 
     def marked(self, mark: str) -> bool:
         """Whether this is the folder that is known by ``mark``."""
-        return self._mark_path.is_file() and read_json(self._mark_path).get("id") == mark
+        return self._mark_path.is_file() and _read(self._mark_path).get("id") == mark
 
     @property
     def _mark_path(self) -> Path:
@@ -138,8 +141,17 @@ class StudyFolder:
 
     def _entry(self, key: str) -> dict[str, Any]:
         path = self._entry_path(key)
-        found: dict[str, Any] = read_json(path) if path.is_file() else {}
+        found = _read(path) if path.is_file() else {}
+        if not all(isinstance(found.get(name), str | None) for name in ("run", "error")):
+            raise RunError(f"{path} is damaged: 'run' or 'error' is no text. {REMOVE}")
         return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_object(path)
+    except RunError as error:
+        raise RunError(f"{error}. {REMOVE}") from error
 
 
 def _held(lock: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from polyprefix.evaluation import Decoding
+from polyprefix.tasks import unpaired
 
 MAX_STOPS = 16
 """Stop strings of a request."""
@@ -21,13 +22,8 @@ DEFAULT_MAX_TOKENS = 16
 
 def _text(value: Any) -> Any:
     """A string has to be text that UTF-8 can hold."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"not Unicode text: an unpaired surrogate at character {error.start}"
-            ) from None
+    if isinstance(value, str) and (problem := unpaired(value)) is not None:
+        raise ValueError(problem)
     return value
 
 

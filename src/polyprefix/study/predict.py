@@ -17,7 +17,7 @@ from polyprefix.methods import AdaptedModel
 from polyprefix.models.encoding import Encoder
 from polyprefix.results import RunFolder
 from polyprefix.study.run import load_run
-from polyprefix.tasks import Prompt, get_task
+from polyprefix.tasks import Prompt, get_task, unpaired
 
 CHUNK = 256
 """Examples answered together, unless the caller wants each as it comes."""
@@ -58,7 +58,7 @@ def _lines(name: str, file: TextIO) -> Iterator[dict[str, Any] | str]:
                 yield json.loads(text) if text.lstrip().startswith("{") else text
     except UnicodeDecodeError:
         raise DataError(f"{name}, after line {number}: not UTF-8") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{name}, line {number}: not a JSON object: {error}") from None
 
 
@@ -184,9 +184,12 @@ def _fields(item: dict[str, Any] | str, fields: tuple[str, ...], number: int) ->
                 f"example {number} is a plain text; this task has the fields {', '.join(fields)}: "
                 "give JSON objects, or --field name=text for each"
             )
-        return {fields[0]: item}
+        item = {fields[0]: item}
     if not isinstance(item, dict) or not all(isinstance(item.get(name), str) for name in fields):
         raise DataError(f"example {number}: expected an object with the texts {', '.join(fields)}")
+    for name in fields:
+        if (problem := unpaired(item[name])) is not None:
+            raise DataError(f"example {number}: {name!r} is {problem}")
     return {name: item[name] for name in fields}
 
 

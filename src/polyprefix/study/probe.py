@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,10 @@ def probe_key(config: RunConfig, device: str | None = None) -> str:
 def find_probe(folder: StudyFolder, key: str) -> Probe | None:
     """A probe that was made before."""
     values = folder.probe(key)
-    return None if values is None else Probe(**values)
+    names = [field.name for field in fields(Probe)]
+    if values is None or sorted(values) != sorted(names):
+        return None  # made by another version, or damaged: it is made again
+    return Probe(**values)
 
 
 def make_probe(prepared: Prepared, folder: StudyFolder, key: str) -> Probe:

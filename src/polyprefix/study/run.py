@@ -35,6 +35,9 @@ from polyprefix.study.record import now, opening
 from polyprefix.tasks import AnswerTask, TaskData
 from polyprefix.training import Job, Trained, train_together
 
+LOOKED_AT = 1.0
+"""Seconds to wait for a lock: who asks how far a run is holds it for an instant."""
+
 INIT_PROMPTS = 4
 """Training prompts whose text a prefix starts from (``initialization: activations``)."""
 
@@ -97,6 +100,7 @@ def execute_together(
                 if folder.finished():
                     progress.say(f"{folder.path} is finished already; --again runs it anew")
                     outcomes[folder.id] = folder.record()
+                    folder.tidy()  # it may have been killed between its record and this
                 else:
                     begun.append(_Run(prepared, progress))
             except Unwritable:
@@ -119,7 +123,7 @@ def execute_together(
 @contextmanager
 def _locked(folder: RunFolder) -> Iterator[None]:
     """Hold the lock of a run's folder."""
-    lock = FileLock(folder.lock, timeout=0)
+    lock = FileLock(folder.lock, timeout=LOOKED_AT)
     try:
         folder.path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -232,7 +236,7 @@ class _Run:
         record["scores"], record["evaluation"] = _evaluate(self.prepared, self.fitting, progress)
         record["peak_memory_bytes"] = memory_used(self.prepared.backbone.device)
         self.folder.write_record(record | {"status": "finished", "finished": now()})
-        self.folder.drop_checkpoints()
+        self.folder.tidy()
         self.outcome = self.folder.record()
 
 
@@ -281,25 +285,54 @@ def _evaluate(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores by language; a language whose predictions are there is not scored again."""
     data, folder = prepared.data, prepared.folder
-    ready = {code: rows for code in data.languages if (rows := folder.predictions(code))}
+    ready = {
+        code: found
+        for code in data.languages
+        if (found := _scored_before(prepared, code)) is not None
+    }
     total = sum(map(len, data.test.values()))
-    progress.start("scoring", total, done=sum(map(len, ready.values())))
+    progress.start("scoring", total, done=sum(len(data.test[code]) for code in ready))
     started, scored = time.perf_counter(), 0
     scores: dict[str, Any] = {}
     try:
         for code, examples in data.test.items():
-            rows = ready.get(code)
-            if rows is None:
-                progress.advance(0, code)
-                rows = fitting.predict(code, examples, progress.advance)
-                folder.write_predictions(code, rows)
-                scored += len(rows)
+            if code in ready:
+                scores[code] = ready[code]
+                continue
+            progress.advance(0, code)
+            rows = fitting.predict(code, examples, progress.advance)
+            folder.write_predictions(code, rows)
+            scored += len(rows)
             scores[code] = summarise(data.task, rows)
     finally:
         progress.finish()
     seconds = time.perf_counter() - started
     # Of this process only: what an earlier, killed one scored is not in its time.
     return scores, {"seconds": round(seconds, 3), "examples_scored": scored}
+
+
+def _scored_before(prepared: Prepared, code: str) -> dict[str, Any] | None:
+    """The scores of a language by the predictions that are there, if there are any.
+
+    Raises:
+        RunError: they are damaged, or not one of each example: the rest would have a score too.
+    """
+    folder, examples = prepared.folder, prepared.data.test[code]
+    try:
+        rows = folder.predictions(code)
+        if rows is None:
+            return None
+        if [row.get("id") for row in rows] != [example.id for example in examples]:
+            raise RunError(
+                f"{folder.predictions_path(code)} is damaged: it does not have one row of each "
+                f"example of {code}"
+            )
+        return summarise(prepared.data.task, rows)
+    except RunError as error:
+        problem = str(error)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        problem = f"{folder.predictions_path(code)} is damaged: {type(error).__name__}: {error}"
+    raise RunError(f"{problem}. Remove it, and {code} is scored again")
 
 
 def load_run(

@@ -22,6 +22,7 @@ from polyprefix.tasks.examples import (
     SplitName,
     label_in,
     text_in,
+    unpaired,
 )
 from polyprefix.tasks.prompt import Prompt
 from polyprefix.tasks.registry import get_task, register_task, tasks
@@ -50,6 +51,7 @@ __all__ = [
     "tasks",
     "text_in",
     "tydiqa_goldp",
+    "unpaired",
     "xcopa",
     "xnli",
     "xquad",

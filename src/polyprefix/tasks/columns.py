@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,8 +44,13 @@ def plain_text(value: Any, column: str) -> str:
     """
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RowError(f"column {column!r} is empty ({value})")  # what pandas makes of no text
     if isinstance(value, int | float):
-        return str(value)
+        try:
+            return str(value)
+        except ValueError as error:  # more digits than Python writes
+            raise RowError(f"column {column!r}: {error}") from None
     return text_in({column: value}, column)
 
 

@@ -83,14 +83,42 @@ def collect(
             if isinstance(row, RowError):
                 raise row
             example = make(position, row)
+            _check_texts(example)
             if example.id in line_of:
                 raise RowError(f"the id {example.id!r} is taken by line {line_of[example.id]}")
         except RowError as error:
-            split.bad_rows.append(BadRow(file, line, str(error)))
+            split.bad_rows.append(BadRow(file, line, _one_line(str(error))))
         else:
             line_of[example.id] = line
             split.examples.append(example)
     return split
+
+
+def unpaired(text: str) -> str | None:
+    """What is wrong with a text that JSON can write (``"\\ud800"``) and UTF-8 cannot, if it is
+    one: no tokenizer reads it, and no file takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"not Unicode text: an unpaired surrogate at character {error.start + 1}"
+    return None
+
+
+def _check_texts(example: Example) -> None:
+    texts = [("id", example.id), *example.fields.items(), ("target", example.target)]
+    for name, text in [*texts, *(("answer", answer) for answer in example.answers)]:
+        if (problem := unpaired(text)) is not None:
+            raise RowError(f"{name!r} is {problem}")
+
+
+LONGEST = 400
+"""Characters of a reason: what stands in a row may be a megabyte."""
+
+
+def _one_line(reason: str) -> str:
+    """A reason as it can be printed: a row's texts may turn the line around, or colour it."""
+    cut = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 def text_in(row: Row, column: str) -> str:

@@ -18,11 +18,14 @@ def json_rows(path: Path) -> Iterator[tuple[int, Row | RowError]]:
     """
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            value = json.loads(line)
+            # decoded here: json would take NUL bytes for the sign of another encoding
+            value = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             yield number, RowError(f"not UTF-8 (byte {error.start + 1} of the line)")
         except json.JSONDecodeError as error:
             yield number, RowError(f"not JSON: {error.msg} at character {error.pos + 1}")
+        except (ValueError, RecursionError) as error:  # digits or brackets without end
+            yield number, RowError(f"not JSON: {error}")
         else:
             problem = RowError(f"expected a JSON object, found {type(value).__name__}")
             yield number, value if isinstance(value, dict) else problem

@@ -18,6 +18,8 @@ from polyprefix.tasks.examples import Row, RowError
 
 BOM = b"\xef\xbb\xbf"
 
+csv.field_size_limit(2**31 - 1)  # a quoted text may be as long as one without quotes
+
 
 @dataclass(frozen=True)
 class Table:

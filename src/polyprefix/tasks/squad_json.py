@@ -163,6 +163,8 @@ def _entries(path: Path) -> list[Any]:
             f"{path}, line {error.lineno}: not JSON: {error.msg} at character {error.colno}; "
             "expected a file in the format of SQuAD v1.1"
         ) from None
+    except (ValueError, RecursionError) as error:  # digits or brackets without end
+        raise DataError(f"{path}: not JSON: {error}") from None
     entries = content.get("data") if isinstance(content, dict) else content
     if isinstance(entries, list):
         return entries

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from polyprefix.config import RunError
-from polyprefix.results import read_json, write_atomically, write_json
+from polyprefix.results import read_object, write_atomically, write_json, writing
 
 
 @dataclass
@@ -65,7 +65,8 @@ def save_checkpoint(
         values["best"] = None  # minus infinity is not JSON
     write_json(partial / "state.json", values)
     shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
+    with writing(target):
+        os.replace(partial, target)
     for other in folder.iterdir():
         if other != target:
             shutil.rmtree(other, ignore_errors=True)
@@ -86,13 +87,22 @@ def load_checkpoint(
     if not found:
         return State()
     newest = found[-1]
-    values: dict[str, Any] = read_json(newest / "state.json")
+    damaged = f"checkpoint {str(newest)!r} cannot be read"
+    anew = "remove it to start the training anew"
+    try:
+        values = read_object(newest / "state.json")
+    except RunError as error:
+        raise RunError(f"{damaged} ({error}); {anew}") from error
     if values.pop("training", None) != training:
         raise RunError(
             f"{str(newest)!r} is a checkpoint of another training (method, train.*, seed or "
             "examples differ): train into another folder, or remove it"
         )
     try:
+        best = values.pop("best")
+        state = State(**values)
+        if best is not None:
+            state.best = (float(best[0]), float(best[1]))
         tensors = load_file(newest / "tensors.safetensors")
         with torch.no_grad():
             for name, value in parameters.items():
@@ -111,13 +121,6 @@ def load_checkpoint(
         torch.set_rng_state(tensors["random.cpu"])
         if torch.cuda.is_available() and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        raise RunError(
-            f"checkpoint {str(newest)!r} cannot be read ({error}); remove it to start the training "
-            "anew"
-        ) from error
-    best = values.pop("best")
-    state = State(**values)
-    if best is not None:
-        state.best = (float(best[0]), float(best[1]))
+    except (OSError, SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise RunError(f"{damaged} ({error}); {anew}") from error
     return state

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from polyprefix.config import (
@@ -25,7 +26,7 @@ from polyprefix.config import (
 from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
 from polyprefix.methods.storage import WEIGHTS
 from polyprefix.models.batching import Text, groups
-from polyprefix.results import read_jsonl, write_jsonl
+from polyprefix.results import read_jsonl, write_jsonl, writing
 from polyprefix.training.batches import batches_from, most_of
 from polyprefix.training.checkpoint import load_checkpoint, save_checkpoint
 from polyprefix.training.schedule import factor
@@ -149,8 +150,8 @@ class Training:
         self._order = batches_from(
             self._lengths, together, config.batch_size, job.seed, self.state.step
         )
-        job.folder.mkdir(parents=True, exist_ok=True)
-        self._log = _reopen_log(job.folder / "log.jsonl", self.state.step)
+        self._log_path = job.folder / "log.jsonl"
+        self._log = _reopen_log(self._log_path, self.state.step)
         self.chosen: list[int] = []
         self.loss = 0.0
         self.error: PolyprefixError | None = None
@@ -226,7 +227,8 @@ class Training:
             if score > state.best:
                 state.best, state.best_step = score, state.step
                 save_adapter(self.adapter, self.job.folder / "adapter")
-        self._log.write(json.dumps(entry) + "\n")
+        with writing(self._log_path):
+            self._log.write(json.dumps(entry) + "\n")
         state.seconds = time.perf_counter() - started
         return due
 
@@ -234,7 +236,8 @@ class Training:
         """Write a checkpoint if one is due, or ``now``."""
         if not (now or self._due(self._checkpoint_every)):
             return
-        self._log.flush()
+        with writing(self._log_path):
+            self._log.flush()
         if self.accelerator.scaler is not None:
             self.state.scaler = self.accelerator.scaler.state_dict()
         save_checkpoint(
@@ -250,13 +253,21 @@ class Training:
 
     def close(self) -> None:
         """No more steps follow."""
-        self._log.close()
         self._optimizer.zero_grad()
+        with writing(self._log_path):
+            self._log.close()
 
     def result(self) -> Trained:
         """Leave the adapter as it was at its best dev evaluation."""
         device = str(self.model.backbone.device)
-        self.adapter.load_state(load_file(self.job.folder / "adapter" / WEIGHTS, device=device))
+        path = self.job.folder / "adapter" / WEIGHTS
+        try:
+            state = load_file(path, device=device)
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                f"cannot read the best adapter, {str(path)!r} ({error}); --again trains it anew"
+            ) from error
+        self.adapter.load_state(state)
         return Trained(self.steps, self.state.seconds, self.state.best_step, *self.state.best)
 
 
@@ -285,12 +296,18 @@ def _reopen_log(path: Path, step: int) -> TextIO:
     done again."""
     kept: list[dict[str, Any]] = []
     if path.is_file() and step > 0:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        # a kill may have cut the last line in two
-        whole = [line for line in lines if line.endswith("}")]
-        kept = [entry for entry in map(json.loads, whole) if entry["step"] <= step]
+        lines = path.read_bytes().splitlines()
+        try:
+            # a kill may have cut the last line in two
+            whole = [json.loads(line) for line in lines if line.endswith(b"}")]
+            kept = [entry for entry in whole if entry["step"] <= step]
+        except (ValueError, LookupError, TypeError) as error:
+            raise RunError(
+                f"{path} is damaged ({error}); remove it to go on without the steps that it holds"
+            ) from error
     write_jsonl(path, kept)
-    return path.open("a", encoding="utf-8")
+    with writing(path):
+        return path.open("a", encoding="utf-8")
 
 
 def _diverged(loss: float, norm: float, step: int, folder: Path) -> str:

@@ -24,10 +24,10 @@ from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import Text, lay_out
 from polyprefix.models.budget import training_tokens
 from polyprefix.models.hidden_states import HiddenStates
-from polyprefix.results import Progress, Silent
+from polyprefix.results import Progress, Silent, writing
 from polyprefix.training.interrupt import held_back
 from polyprefix.training.job import DevScore, Job, Trained, Training, TrainingExample
-from polyprefix.training.keeping import keep_hidden_states
+from polyprefix.training.keeping import FILE, keep_hidden_states
 
 
 def train(
@@ -133,6 +133,9 @@ def _train(
     progress: Progress,
 ) -> None:
     """Do all steps; a training that fails has its ``error``."""
+    for training in trainings:
+        with writing(training.job.folder):
+            (training.job.folder / FILE).unlink(missing_ok=True)  # a killed one may have left it
     left = [training for training in trainings if not training.done]
     if not left:
         return

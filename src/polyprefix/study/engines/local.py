@@ -25,8 +25,9 @@ class LocalEngine(Engine):
         seconds = _seconds(work.runs, folder)
         left = []
         for number, run in enumerate(work.runs):
-            state = folder.state(run.key)  # another process may have come first
-            if state == "finished" and not work.again:
+            # another process may have come first
+            state = None if work.again else folder.state(run.key)
+            if state == "finished":
                 continue
             to_go = f", about {duration(sum(seconds[number:]))} to go" if seconds else ""
             progress.say(f"run {number + 1} of {len(work.runs)}{to_go}: {run.name}")

@@ -1,0 +1,53 @@
+"""What a run has left, without what differs from one time to the next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+VOLATILE = ("started", "finished", "evaluation", "peak_memory_bytes")
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Every file of a run by its name: weights and predictions as bytes, the record and the log
+    without times. Two runs of one configuration have the same, whatever happened on the way."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    record = json.loads(found["record.json"])
+    for key in VOLATILE:
+        record.pop(key)
+    record.get("training", {}).pop("seconds", None)
+    config = json.loads(found["config.json"])
+    for values in (record["config"], config):
+        del values["output"]
+    found["record.json"], found["config.json"] = record, config
+    if "log.jsonl" in found:
+        entries = [json.loads(line) for line in found["log.jsonl"].splitlines()]
+        for entry in entries:
+            del entry["seconds"]
+        found["log.jsonl"] = entries
+    return found
+
+
+def runs_in(output: Path) -> list[Path]:
+    """The folders of runs."""
+    return sorted(path.parent for path in output.glob("*/record.json"))
+
+
+def outcomes(output: Path) -> dict[str, dict[str, Any]]:
+    """Of all runs in a folder, by their names."""
+    return {path.name: outcome(path) for path in runs_in(output)}
+
+
+def marks(output: Path) -> dict[str, int]:
+    """When each file that is not to be made again was written: predictions, finished records."""
+    found = list(output.glob("*/predictions/*.jsonl"))
+    found += [
+        path
+        for path in output.glob("*/record.json")
+        if json.loads(path.read_text())["status"] == "finished"
+    ]
+    return {str(path.relative_to(output)): path.stat().st_mtime_ns for path in found}

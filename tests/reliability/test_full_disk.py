@@ -1,0 +1,99 @@
+"""A disk that fills up, a folder that cannot be written to: an error, and nothing that was finished
+is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.reliability.conftest import command
+from tests.reliability.outcome import marks, outcomes
+from tests.reliability.zygote import Life, Zygote
+
+SIZES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 200, 256, 320)
+"""Of a disk, in KB: from nothing to nearly enough."""
+
+
+def stopped(life: Life) -> bool:
+    """Whether a command was stopped by the disk, and said so."""
+    assert "Traceback" not in life.output, life.output
+    if life.status == 0:
+        return False
+    assert life.status == 2, life
+    assert "No space left on device" in life.output, life.output
+    return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        pytest.param("run", SIZES[4:7], id="run"),
+        pytest.param("study", SIZES[6:8], id="study"),
+        pytest.param("run", SIZES, id="run of every size", marks=pytest.mark.slow),
+        pytest.param("study", SIZES, id="study of every size", marks=pytest.mark.slow),
+    ],
+)
+def test_a_full_disk(
+    kind: str,
+    sizes: tuple[int, ...],
+    zygote: Zygote,
+    run_values: dict[str, Any],
+    study_values: dict[str, Any],
+    mount: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    values = run_values if kind == "run" else study_values
+    mount("size=64m")
+    whole = tmp_path / "whole"
+    assert zygote.run(command(kind, values, tmp_path, whole)).status == 0
+    expected = outcomes(whole)
+    stops = 0
+    for size in sizes:
+        disk = mount("size=64m")
+        output = disk / f"of-{size}"
+        output.mkdir()
+        used = sum(p.stat().st_blocks * 512 for p in disk.rglob("*") if p.is_file()) // 1024
+        mount(f"size={used + size}k")
+        arguments = command(kind, values, tmp_path, output)
+        life = zygote.run(arguments)
+        before = marks(output)
+        if stopped(life):
+            stops += 1
+            assert stopped(zygote.run(arguments))  # and it is told again
+            mount("size=64m")
+            again = zygote.run(arguments)
+            assert again.status == 0, (size, again.output)
+        after = marks(output)
+        assert {name: after[name] for name in before} == before, size
+        assert outcomes(output) == expected, size
+    assert stops > len(sizes) // 2
+
+
+def test_a_folder_that_cannot_be_written_to(
+    zygote: Zygote,
+    run_values: dict[str, Any],
+    study_values: dict[str, Any],
+    mount: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    """Read-only from the start, and in the middle of a study."""
+    disk = mount("size=64m")
+    run, study = disk / "run", disk / "study"
+    few = study_values | {"grid": [{"method.name": ["none"]}]}
+    assert zygote.run(command("study", few, tmp_path, study)).status == 0
+    before = marks(study)
+    mount("ro")
+    for kind, values, output in (("run", run_values, run), ("study", study_values, study)):
+        life = zygote.run(command(kind, values, tmp_path, output))
+        assert life.status == 2, life
+        assert "Traceback" not in life.output
+        assert "Read-only file system" in life.output
+        assert str(output) in life.output
+    mount("rw,size=64m")
+    assert zygote.run(command("study", study_values, tmp_path, study)).status == 0
+    after = marks(study)
+    assert {name: after[name] for name in before} == before
+    assert len(outcomes(study)) == 3

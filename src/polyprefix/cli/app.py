@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
-from polyprefix.cli import adapters, study
+from polyprefix.cli import adapters, options, study
 from polyprefix.cli.output import console, progress_on, resumable
+from polyprefix.cli.plan import PLAN_EXAMPLES, plan
 from polyprefix.cli.serve import SERVE_EXAMPLES, serve
-from polyprefix.config import ConfigError, RunConfig, StudyRun, override, put, read_yaml, sweep
+from polyprefix.config import ConfigError, RunConfig, StudyRun, sweep
 
 app = typer.Typer(
     name="polyprefix",
@@ -73,30 +74,16 @@ A run that was stopped goes on where it was with the same command.
 
 @app.command(epilog=RUN_EXAMPLES)
 def run(
-    config: Annotated[
-        Path | None, typer.Argument(help="A YAML configuration; options go over it.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Hub name or folder; polyprefix/nano is packaged.")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="See 'polyprefix list methods'.")] = None,
-    task: Annotated[str | None, typer.Option(help="See 'polyprefix list tasks'.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="The task's folder; without it, the hub is read.")
-    ] = None,
-    train_data: Annotated[
-        str | None, typer.Option(help="A file to train on, instead of the task's own.")
-    ] = None,
-    languages: Annotated[
-        str | None,
-        typer.Option(help="all, or names and groups: sw,tr,family:Uralic,script:Cyrl,-en"),
-    ] = None,
+    config: options.Config = None,
+    model: options.Model = None,
+    method: options.Method = None,
+    task: options.Task = None,
+    data: options.Data = None,
+    train_data: options.TrainData = None,
+    languages: options.Languages = None,
     output: Annotated[str | None, typer.Option(help="Folder of runs (by default: runs).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random (by default: 0).")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any key: --set train.steps=200. May be repeated."),
-    ] = None,
+    settings: options.Settings = None,
     sweeps: Annotated[
         list[str] | None,
         typer.Option(
@@ -110,7 +97,6 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Train on the source language, score every language, print and record the scores."""
-    values = {} if config is None else read_yaml(config)
     given = {
         "model.name": model,
         "method.name": method,
@@ -121,15 +107,8 @@ def run(
         "output": output,
         "seed": seed,
     }
-    values = override(values, [])
-    for path, value in given.items():
-        if value is not None:
-            put(values, path, value)
-    values = override(values, settings or [])
-    swept = {sweep_.partition("=")[0].partition(".")[0] for sweep_ in sweeps or []}
-    for section, option in (("model", "--model"), ("method", "--method"), ("task", "--task")):
-        if section not in values and section not in swept:
-            raise ConfigError(f"no {section}: give {option}, or a configuration file that has one")
+    swept = [item.partition("=")[0].partition(".")[0] for item in sweeps or []]
+    values = options.run_values(config, given, settings, swept)
     where = str(config) if config else ""
     if sweeps:
         run_sweep(sweep(values, sweeps, where), again=again, quiet=quiet)
@@ -167,6 +146,7 @@ def run_sweep(runs: Sequence[StudyRun], *, again: bool, quiet: bool) -> None:
         raise typer.Exit(2)
 
 
+app.command(epilog=PLAN_EXAMPLES)(plan)
 app.command(epilog=adapters.EVALUATE_EXAMPLES)(adapters.evaluate)
 app.command(epilog=adapters.EXPORT_EXAMPLES)(adapters.export)
 

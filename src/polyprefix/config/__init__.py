@@ -3,6 +3,7 @@
 from polyprefix.config.errors import (
     ConfigError,
     DataError,
+    OutOfMemory,
     PolyprefixError,
     RunError,
     RunLocked,
@@ -39,6 +40,7 @@ __all__ = [
     "DataError",
     "DecodingConfig",
     "ModelConfig",
+    "OutOfMemory",
     "PolyprefixError",
     "Registry",
     "RunConfig",

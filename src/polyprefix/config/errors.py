@@ -34,6 +34,10 @@ class Unwritable(RunError):
     """A folder that cannot be written to, or a full disk."""
 
 
+class OutOfMemory(RunError):
+    """Memory does not suffice, however little is computed at once."""
+
+
 class RunLocked(RunError):
     """Another process is working on the run."""
 

@@ -11,6 +11,7 @@ from polyprefix.evaluation.calibration import calibrate
 from polyprefix.evaluation.metrics import accuracy, macro_f1, majority
 from polyprefix.evaluation.scoring import score_answers
 from polyprefix.methods import AdaptedModel
+from polyprefix.models.budget import Budget
 from polyprefix.models.encoding import Encoded, Encoder
 from polyprefix.tasks import ChoiceTask, Example, Prompt
 from polyprefix.tasks.scores import CHOICE_SCORES
@@ -30,7 +31,7 @@ def predict_choices(
     examples: Sequence[Example],
     encoder: Encoder,
     *,
-    batch_tokens: int,
+    batch_tokens: int | Budget,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """One row an example.

@@ -9,6 +9,7 @@ from polyprefix.evaluation.choices import predict_choices, summarise_choices
 from polyprefix.evaluation.decoding import Decoding
 from polyprefix.evaluation.written import predict_written, summarise_written
 from polyprefix.methods import AdaptedModel
+from polyprefix.models.budget import Budget
 from polyprefix.models.encoding import Encoder
 from polyprefix.tasks import AnswerTask, ChoiceTask, Example, Task, TaskData
 
@@ -21,7 +22,7 @@ def predict(
     encoder: Encoder,
     decoding: Decoding,
     *,
-    batch_tokens: int,
+    batch_tokens: int | Budget,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Prediction rows, see :func:`predict_choices` and :func:`predict_written`.

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from polyprefix.methods import AdaptedModel
-from polyprefix.models.batching import Batch, Text, lay_out
+from polyprefix.models.batching import Batch, Text
+from polyprefix.models.budget import Budget, lay_out_fitting
 from polyprefix.models.encoding import Encoded
 
 
@@ -22,7 +23,7 @@ def score_answers(
     model: AdaptedModel,
     examples: Sequence[Encoded],
     *,
-    batch_tokens: int,
+    batch_tokens: int | Budget,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[list[float]]:
     """The log-probability of every answer of every example, under the adapter in use.
@@ -30,8 +31,12 @@ def score_answers(
     Args:
         model: put into evaluation mode for the call.
         examples: prompts without soft tokens; they are put in here.
-        batch_tokens: tokens of one forward pass, padding included.
+        batch_tokens: tokens of one forward pass, padding included. Fewer where memory does not
+            suffice; a budget is then smaller afterwards.
         advance: called with the number of examples done.
+
+    Raises:
+        OutOfMemory: one text by itself does not fit.
 
     Returns:
         For each example the natural log-probability of each answer, summed over its tokens.
@@ -44,7 +49,7 @@ def score_greedy_answers(
     model: AdaptedModel,
     examples: Sequence[Encoded],
     *,
-    batch_tokens: int,
+    batch_tokens: int | Budget,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[list[float]], list[list[bool]]]:
     """As :func:`score_answers`, and which answers are those that greedy decoding would write.
@@ -59,7 +64,7 @@ def score_greedy_answers(
 def _score(
     model: AdaptedModel,
     examples: Sequence[Encoded],
-    batch_tokens: int,
+    batch_tokens: int | Budget,
     advance: Callable[[int], None],
     *,
     greedy: bool,
@@ -80,11 +85,18 @@ def _score(
     model.eval()
     try:
         device = model.backbone.device
-        for batch in lay_out(texts, batch_tokens, model.pad_id, device, model.attention_length):
-            answers = [examples[asked[i][0]].answers[asked[i][1]] for i in batch.texts]
-            values, best = _read(model, batch, [t for answer in answers for t in answer], greedy)
+
+        def answers(batch: Batch) -> list[list[int]]:
+            return [examples[asked[i][0]].answers[asked[i][1]] for i in batch.texts]
+
+        def read(batch: Batch) -> tuple[list[float], list[bool]]:
+            return _read(model, batch, [t for answer in answers(batch) for t in answer], greedy)
+
+        for batch, (values, best) in lay_out_fitting(
+            texts, Budget.of(batch_tokens), model.pad_id, device, model.attention_length, read
+        ):
             start = 0
-            for i, answer in zip(batch.texts, answers, strict=True):
+            for i, answer in zip(batch.texts, answers(batch), strict=True):
                 number, place = asked[i]
                 end = start + len(answer)
                 scores[number][place] = sum(values[start:end])

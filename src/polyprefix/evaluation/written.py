@@ -10,6 +10,7 @@ from polyprefix.evaluation.answer_metrics import score_answer
 from polyprefix.evaluation.decoding import Decoding
 from polyprefix.evaluation.generation import generate
 from polyprefix.methods import AdaptedModel
+from polyprefix.models.budget import Budget
 from polyprefix.models.encoding import Encoder
 from polyprefix.tasks import AnswerTask, Example, Prompt
 
@@ -24,7 +25,7 @@ def predict_written(
     *,
     language: str,
     source_language: str,
-    batch_tokens: int,
+    batch_tokens: int | Budget,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """One row an example.

@@ -12,7 +12,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from polyprefix.config import ConfigError, unknown
-from polyprefix.methods.base import Adapter, MethodConfig, Setting, method_config, method_of
+from polyprefix.methods.base import (
+    Adapter,
+    MethodConfig,
+    Setting,
+    method_config,
+    method_of,
+)
 from polyprefix.models import Backbone, CallContext, Entering, block_sparse, calling
 from polyprefix.models.batching import ATTENTION_LENGTH
 
@@ -246,6 +252,7 @@ class AdaptedModel(nn.Module):
             until=until,
             key_positions=key_positions if positions_matter else None,
             blocks=self._blocks,
+            unpadded=position_ids is not None and until is None,
             entering=entering,
         )
         with calling(context):

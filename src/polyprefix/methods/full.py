@@ -12,7 +12,8 @@ from polyprefix.models import Backbone
 def unfreeze_backbone(backbone: Backbone) -> None:
     """Make all of the backbone trainable, in fp32."""
     backbone.tuned = True
-    backbone.model.to(torch.float32)
+    if any(value.dtype != torch.float32 for value in backbone.model.parameters()):
+        backbone.model.to(torch.float32)
     backbone.model.requires_grad_(True)
 
 

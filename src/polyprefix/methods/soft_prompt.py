@@ -78,7 +78,7 @@ class SoftPrompt(Adapter):
     def __init__(self, backbone: Backbone, config: SoftPromptConfig, setting: Setting) -> None:
         super().__init__(backbone, config, setting)
         embedding = backbone.embedding
-        spread = _spread(backbone)
+        spread = 1.0 if setting.restore else _spread(backbone)
         if config.initialization == "uniform" or setting.restore:
             start = setting.uniform(config.length, backbone.hidden_size, limit=3**0.5 * spread)
         else:

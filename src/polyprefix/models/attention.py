@@ -384,6 +384,8 @@ def prefix_mask(
             return block_sparse.block_mask(packed, batch, length, until.device)
         mask_function = packed
         allow_is_causal_skip = False
+    if call.unpadded:
+        arguments["attention_mask"] = None
     mask: torch.Tensor | None = sdpa_mask(
         mask_function=mask_function, allow_is_causal_skip=allow_is_causal_skip, **arguments
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +128,11 @@ class Backbone:
         return module if is_fixed(module) else None
 
     @property
+    def num_parameters(self) -> int:
+        """All."""
+        return int(self.model.num_parameters())
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.embedding.weight.device
@@ -189,7 +196,46 @@ def packaged(name: str) -> str:
     return str(PACKAGED.get(name, name))
 
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def read_config(config: ModelConfig) -> tuple[Any, Any]:
+    """A model's configuration and its tokenizer, without its weights.
+
+    Raises:
+        UnsupportedModel: see :func:`load_pretrained`.
+    """
+    with _loading(config):
+        source, common = _source(config)
+        model_config = AutoConfig.from_pretrained(source, **common)
+        supported_family(model_config)
+        return model_config, AutoTokenizer.from_pretrained(source, **common)
+
+
+def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """Where transformers finds a model, and the arguments that all its loaders take."""
+    source = packaged(config.name)
+    if source.startswith((".", "/", "~")):
+        source = str(Path(source).expanduser())
+        if not Path(source).is_dir():
+            raise UnsupportedModel(f"model folder {config.name!r} does not exist (key model.name)")
+    common: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    if config.revision is not None:  # given as None, transformers would not look for safetensors
+        common["revision"] = config.revision
+    return source, common
+
+
+@contextmanager
+def _loading(config: ModelConfig) -> Iterator[None]:
+    try:
+        yield
+    except UnsupportedModel:
+        raise
+    except Exception as error:  # tokenizers raise that itself, and damaged files anything
+        raise UnsupportedModel(
+            f"cannot load model {config.name!r} (key model.name; weights have to be safetensors): "
+            f"{error}"
+        ) from error
 
 
 def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
@@ -199,15 +245,8 @@ def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
     Raises:
         UnsupportedModel: the family is not registered, or the files cannot be loaded.
     """
-    source = packaged(config.name)
-    if source.startswith((".", "/", "~")):
-        source = str(Path(source).expanduser())
-        if not Path(source).is_dir():
-            raise UnsupportedModel(f"model folder {config.name!r} does not exist (key model.name)")
-    common: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
-    if config.revision is not None:  # given as None, transformers would not look for safetensors
-        common["revision"] = config.revision
-    try:
+    with _loading(config):
+        source, common = _source(config)
         model_config = AutoConfig.from_pretrained(source, **common)
         supported_family(model_config)  # before any weight is read
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
@@ -216,20 +255,13 @@ def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 source,
-                dtype=_DTYPES.get(config.dtype, "auto"),
+                dtype=DTYPES.get(config.dtype, "auto"),
                 use_safetensors=True,
                 **common,
             )
         finally:
             if bars:
                 transformers_logging.enable_progress_bar()
-    except UnsupportedModel:
-        raise
-    except Exception as error:  # tokenizers raise that itself, and damaged files anything
-        raise UnsupportedModel(
-            f"cannot load model {config.name!r} (key model.name; weights have to be safetensors): "
-            f"{error}"
-        ) from error
     revision = getattr(model_config, "_commit_hash", None) or folder_revision(Path(source))
     return model, tokenizer, revision
 

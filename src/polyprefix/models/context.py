@@ -49,6 +49,7 @@ class CallContext:
         key_positions: ``[B, S]`` position of every key in its text, where ALiBi or the windows of
             packed rows need it (rotary and learned positions are already in the keys).
         blocks: packed rows are attended to in blocks (:mod:`polyprefix.models.block_sparse`).
+        unpadded: rows hold one text each and no padding, as is known without asking the device.
         entering: where the pass begins, ``None`` at the embeddings.
     """
 
@@ -59,6 +60,7 @@ class CallContext:
     until: torch.Tensor | None = None
     key_positions: torch.Tensor | None = None
     blocks: bool = False
+    unpadded: bool = False
     entering: Entering | None = None
     _places: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
 

@@ -3,6 +3,7 @@
 from polyprefix.study.engines import Engine, make_engine, register_engine
 from polyprefix.study.grid import Planned, plan_study, run_study
 from polyprefix.study.kept import Kept
+from polyprefix.study.plan import Plan, plan_run
 from polyprefix.study.prepare import Prepared, prepare
 from polyprefix.study.run import load_run, run
 from polyprefix.study.together import run_together
@@ -10,10 +11,12 @@ from polyprefix.study.together import run_together
 __all__ = [
     "Engine",
     "Kept",
+    "Plan",
     "Planned",
     "Prepared",
     "load_run",
     "make_engine",
+    "plan_run",
     "plan_study",
     "prepare",
     "register_engine",

@@ -26,6 +26,11 @@ class Fitting:
         runtime: sizes of batches.
         decoding: how answers are written.
         seed: of sampling.
+        say: told where memory does not suffice for batches of that size.
+
+    Attributes:
+        budget: tokens of a forward pass in evaluation, fewer than at first where memory did not
+            suffice.
     """
 
     def __init__(
@@ -37,8 +42,10 @@ class Fitting:
         decoding: DecodingConfig | None = None,
         *,
         seed: int = 0,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.model, self.data, self.runtime = model, data, runtime
+        self.budget = Budget(runtime.evaluation_batch_tokens, say=say)
         self.encoder = Encoder(model.backbone.tokenizer, model.room(max_length))
         self.decodings = {
             language: _decoding(data.task, prompt, decoding or DecodingConfig(), seed)
@@ -50,6 +57,9 @@ class Fitting:
         """The same with other examples of the same task, or computed otherwise."""
         other = copy(self)
         other.data, other.runtime = data or self.data, runtime or self.runtime
+        if other.runtime.evaluation_batch_tokens != self.runtime.evaluation_batch_tokens:
+            tokens = other.runtime.evaluation_batch_tokens
+            other.budget = Budget(tokens, say=self.budget.say)
         return other
 
     def train(
@@ -114,6 +124,15 @@ class Fitting:
             Encoded(item.prompt, ([*item.answers[0], *ends],), item.truncated) for item in encoded
         ]
 
+    def encode(self, language: str, examples: Sequence[Example]) -> list[Encoded]:
+        """Prompts as they are tested, with the answers that there are to choose from."""
+        prompt = self.data.prompts[language]
+        if isinstance(self.data.task, ChoiceTask):
+            return encode_choices(self.encoder, prompt, examples)
+        prompts = [prompt.render(example.fields) for example in examples]
+        reserve = self.decodings[language].max_new_tokens
+        return self.encoder.encode(prompts, [()] * len(prompts), reserve=reserve)
+
     def dev_score(self) -> DevScore:
         """The headline score on the source language's dev split; the right answers'
         log-probability breaks ties."""
@@ -123,9 +142,7 @@ class Fitting:
             tie_break = float(scores["gold_logprob"])
         else:
             encoded = self._with_answers(dev)
-            found = score_answers(
-                self.model, encoded, batch_tokens=self.runtime.evaluation_batch_tokens
-            )
+            found = score_answers(self.model, encoded, batch_tokens=self.budget)
             tie_break = sum(values[0] for values in found) / len(found)
         return float(scores[self.data.task.headline]), tie_break
 
@@ -143,7 +160,7 @@ class Fitting:
             examples,
             self.encoder,
             self.decodings[language],
-            batch_tokens=self.runtime.evaluation_batch_tokens,
+            batch_tokens=self.budget,
             advance=advance,
         )
 

@@ -133,7 +133,7 @@ class HarnessLM(TemplateLM):  # type: ignore[misc]
         backbone = self.model.backbone
         name = self.model.active
         return {
-            "model_num_parameters": sum(value.numel() for value in backbone.model.parameters()),
+            "model_num_parameters": backbone.num_parameters,
             "model_dtype": str(backbone.dtype).removeprefix("torch."),
             "model_revision": backbone.revision,
             "adapter": None if name is None else self.model.adapter(name).method,

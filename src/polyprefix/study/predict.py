@@ -14,6 +14,7 @@ import numpy as np
 from polyprefix.config import ConfigError, DataError, PolyprefixError
 from polyprefix.evaluation import Decoding, generate, score_answers
 from polyprefix.methods import AdaptedModel
+from polyprefix.models.budget import Budget
 from polyprefix.models.encoding import Encoder
 from polyprefix.results import RunFolder
 from polyprefix.study.run import load_run
@@ -114,7 +115,7 @@ class Predictor:
             self.decoding = Decoding(**recorded | {"stop": tuple(recorded["stop"])})
         room = model.room(record["config"]["task"]["max_length"], adapter)
         self._encoder = Encoder(model.backbone.tokenizer, room)
-        self._batch_tokens: int = record["config"]["runtime"]["evaluation_batch_tokens"]
+        self._budget = Budget(record["config"]["runtime"]["evaluation_batch_tokens"])
 
     def examples(
         self, items: Sequence[dict[str, Any] | str], first: int = 1
@@ -145,14 +146,14 @@ class Predictor:
             reserve = self.decoding.max_new_tokens
             encoded = self._encoder.encode(prompts, [()] * len(prompts), reserve=reserve)
             asked = [item.prompt for item in encoded]
-            written = generate(self.model, asked, self.decoding, batch_tokens=self._batch_tokens)
+            written = generate(self.model, asked, self.decoding, batch_tokens=self._budget)
             return [
                 {**item, "prediction": answer.text.strip()}
                 for item, answer in zip(values, written, strict=True)
             ]
         choices = [self.prompt.render_choices(item) for item in values]
         encoded = self._encoder.encode(prompts, choices)
-        scores = score_answers(self.model, encoded, batch_tokens=self._batch_tokens)
+        scores = score_answers(self.model, encoded, batch_tokens=self._budget)
         return [
             _answer(item, self.labels, logprobs)
             for item, logprobs in zip(values, scores, strict=True)

@@ -39,7 +39,7 @@ def opening(prepared: Prepared, started: str) -> dict[str, Any]:
             "name": backbone.name,
             "revision": backbone.revision,
             "model_type": backbone.family.model_type,
-            "parameters": sum(value.numel() for value in backbone.model.parameters()),
+            "parameters": backbone.num_parameters,
             "dtype": str(backbone.dtype).removeprefix("torch."),
             "device": str(backbone.device),
         },

@@ -195,7 +195,13 @@ class _Run:
         )
         record["trainable_parameters"] = parameters
         self.fitting = Fitting(
-            model, data, config.task.max_length, config.runtime, config.decoding, seed=config.seed
+            model,
+            data,
+            config.task.max_length,
+            config.runtime,
+            config.decoding,
+            seed=config.seed,
+            say=progress.say,
         )
         if isinstance(data.task, AnswerTask):
             record["decoding"] = asdict(self.fitting.decodings[data.source_language])
@@ -224,6 +230,7 @@ class _Run:
         self.record["training"] = {
             "steps": trained.steps,
             "seconds": round(trained.seconds, 3),
+            "micro_batch_tokens": trained.micro_batch_tokens,
             "best_step": trained.best_step,
             "best_dev_score": trained.best_dev,
             "best_dev_tie_break": trained.best_tie_break,
@@ -308,7 +315,11 @@ def _evaluate(
         progress.finish()
     seconds = time.perf_counter() - started
     # Of this process only: what an earlier, killed one scored is not in its time.
-    return scores, {"seconds": round(seconds, 3), "examples_scored": scored}
+    return scores, {
+        "seconds": round(seconds, 3),
+        "examples_scored": scored,
+        "batch_tokens": fitting.budget.tokens,
+    }
 
 
 def _scored_before(prepared: Prepared, code: str) -> dict[str, Any] | None:

@@ -9,13 +9,17 @@ from polyprefix.training.job import (
     peak_learning_rate,
     read_log,
 )
+from polyprefix.training.keeping import kept_layer
 from polyprefix.training.loop import train, train_together
+from polyprefix.training.loss import micro_batch_losses
 
 __all__ = [
     "DevScore",
     "Job",
     "Trained",
     "TrainingExample",
+    "kept_layer",
+    "micro_batch_losses",
     "num_steps",
     "peak_learning_rate",
     "read_log",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from polyprefix.config import (
     ConfigError,
+    OutOfMemory,
     PolyprefixError,
     RunError,
     RuntimeConfig,
@@ -26,6 +27,7 @@ from polyprefix.config import (
 from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
 from polyprefix.methods.storage import WEIGHTS
 from polyprefix.models.batching import Text, groups
+from polyprefix.models.budget import is_out_of_memory, training_tokens
 from polyprefix.results import read_jsonl, write_jsonl, writing
 from polyprefix.training.batches import batches_from, most_of
 from polyprefix.training.checkpoint import load_checkpoint, save_checkpoint
@@ -71,13 +73,15 @@ class Job:
 class Trained:
     """What a training amounted to.
 
-    ``seconds``: of trainings that went on together each has its share of what they did together,
-    by tokens. ``best_dev``: score of the adapter that was kept. ``best_tie_break``: what decides
-    among equal ones.
+    ``seconds``: of trainings that went on together each has its share of what they did together, by
+    tokens. ``micro_batch_tokens``: of a forward pass at most, in the end: fewer than at first where
+    memory did not suffice. ``best_dev``: score of the adapter that was kept. ``best_tie_break``:
+    what decides among equal ones.
     """
 
     steps: int
     seconds: float
+    micro_batch_tokens: int
     best_step: int
     best_dev: float
     best_tie_break: float
@@ -102,6 +106,7 @@ class Training:
     Attributes:
         chosen: indices of the examples of the optimizer step that is being done.
         loss: of the last one.
+        micro_batch_tokens: of a forward pass of it at most.
         error: why it ended before its time.
 
     Raises:
@@ -154,6 +159,7 @@ class Training:
         self._log = _reopen_log(self._log_path, self.state.step)
         self.chosen: list[int] = []
         self.loss = 0.0
+        self.micro_batch_tokens = training_tokens(runtime.micro_batch_tokens, model.backbone.device)
         self.error: PolyprefixError | None = None
 
     @property
@@ -206,7 +212,12 @@ class Training:
         overflows = config.mixed_precision == "fp16"
         if not (math.isfinite(loss) and (overflows or math.isfinite(norm))):
             raise RunError(_diverged(loss, norm, state.step + 1, self.job.folder))
-        self._optimizer.step()
+        try:
+            self._optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(_optimizer_too_large(self.parameters.values())) from error
         self._optimizer.zero_grad()
         self.loss = loss
         state.step += 1
@@ -231,6 +242,10 @@ class Training:
             self._log.write(json.dumps(entry) + "\n")
         state.seconds = time.perf_counter() - started
         return due
+
+    def drop_gradients(self) -> None:
+        """Forget what was added up of this step."""
+        self._optimizer.zero_grad()
 
     def save(self, *, now: bool = False) -> None:
         """Write a checkpoint if one is due, or ``now``."""
@@ -262,13 +277,16 @@ class Training:
         device = str(self.model.backbone.device)
         path = self.job.folder / "adapter" / WEIGHTS
         try:
-            state = load_file(path, device=device)
+            best = load_file(path, device=device)
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"cannot read the best adapter, {str(path)!r} ({error}); --again trains it anew"
             ) from error
-        self.adapter.load_state(state)
-        return Trained(self.steps, self.state.seconds, self.state.best_step, *self.state.best)
+        self.adapter.load_state(best)
+        state = self.state
+        return Trained(
+            self.steps, state.seconds, self.micro_batch_tokens, state.best_step, *state.best
+        )
 
 
 def _identity(adapter: Adapter, job: Job, peak: float) -> str:
@@ -308,6 +326,16 @@ def _reopen_log(path: Path, step: int) -> TextIO:
     write_jsonl(path, kept)
     with writing(path):
         return path.open("a", encoding="utf-8")
+
+
+def _optimizer_too_large(parameters: Iterable[torch.Tensor]) -> str:
+    size = sum(value.numel() * value.element_size() for value in parameters)
+    return (
+        f"out of memory in the optimizer's step: AdamW keeps twice the {size / 1e9:,.2f} GB that "
+        "are trained, and needs more while it works. What may help: a method that trains less, "
+        "such as lora; model.dtype=bfloat16 where the backbone is frozen. 'polyprefix plan' says "
+        "what takes how much."
+    )
 
 
 def _diverged(loss: float, norm: float, step: int, folder: Path) -> str:

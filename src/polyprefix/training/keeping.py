@@ -16,6 +16,7 @@ import torch
 from polyprefix.config import ConfigError, RunError, RuntimeConfig
 from polyprefix.methods import AdaptedModel, Adapter
 from polyprefix.models.batching import Batch, Text, beginnings, lay_out
+from polyprefix.models.budget import EVALUATION_HELP, Budget, lay_out_fitting
 from polyprefix.models.hidden_states import HiddenStates, states_entering
 from polyprefix.results import Progress, free_memory
 
@@ -63,12 +64,10 @@ def keep_hidden_states(
     file = folder / FILE
     file.unlink(missing_ok=True)
     wanted, layers = runtime.keep_hidden_states, model.backbone.num_layers
-    lowest = min(adapters, key=lambda adapter: adapter.lowest_layer)
-    # Where adapters move the text differently, its states are others for each of them.
-    moved = {adapter.position_offset for adapter in adapters}
-    layer = lowest.lowest_layer if len(moved) == 1 else 0
-    if wanted == "never" or (wanted == "auto" and (layer < BELOW * layers or passes < PASSES)):
+    layer = kept_layer(adapters, passes, runtime, layers)
+    if layer is None:
         return None
+    lowest = min(adapters, key=lambda adapter: adapter.lowest_layer)
     if layer == 0:
         raise ConfigError(
             f"key 'runtime.keep_hidden_states': {lowest.title} with this configuration changes "
@@ -109,11 +108,25 @@ def keep_hidden_states(
         file.unlink(missing_ok=True)
         raise RunError(f"{what}: cannot write {str(file)!r}: {error.strerror or error}") from error
     try:
-        _fill(kept, model, texts, runtime.evaluation_batch_tokens, progress)
+        budget = Budget(runtime.evaluation_batch_tokens, help=EVALUATION_HELP, say=progress.say)
+        _fill(kept, model, texts, budget, progress)
     except BaseException:
         kept.close()
         raise
     return kept
+
+
+def kept_layer(
+    adapters: Sequence[Adapter], passes: float, runtime: RuntimeConfig, layers: int
+) -> int | None:
+    """The layer that kept states would enter, where they are to be kept; ``None``: nowhere."""
+    wanted = runtime.keep_hidden_states
+    # Where adapters move the text differently, its states are others for each of them.
+    moved = {adapter.position_offset for adapter in adapters}
+    layer = min(adapter.lowest_layer for adapter in adapters) if len(moved) == 1 else 0
+    if wanted == "never" or (wanted == "auto" and (layer < BELOW * layers or passes < PASSES)):
+        return None
+    return layer
 
 
 def amount(size: int) -> str:
@@ -125,16 +138,21 @@ def _fill(
     kept: HiddenStates,
     model: AdaptedModel,
     texts: Sequence[Text],
-    budget: int,
+    budget: Budget,
     progress: Progress,
 ) -> None:
     """Compute all states, what texts share once in a batch."""
     progress.start("computing hidden states", len(texts))
     try:
-        for batch in lay_out(
-            texts, budget, model.pad_id, model.backbone.device, model.attention_length
+        for batch, states in lay_out_fitting(
+            texts,
+            budget,
+            model.pad_id,
+            model.backbone.device,
+            model.attention_length,
+            lambda batch: _states(model, kept.layer, batch),
         ):
-            kept.put(texts, batch, _states(model, kept.layer, batch))
+            kept.put(texts, batch, states)
             progress.advance(len(batch.texts))
     finally:
         progress.finish()

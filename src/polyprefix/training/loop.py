@@ -12,22 +12,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate.state import AcceleratorState
 
-from polyprefix.config import ConfigError, PolyprefixError, RuntimeConfig, TrainConfig, Unwritable
+from polyprefix.config import (
+    ConfigError,
+    OutOfMemory,
+    PolyprefixError,
+    RuntimeConfig,
+    TrainConfig,
+    Unwritable,
+)
 from polyprefix.methods import AdaptedModel
-from polyprefix.models.batching import Text, lay_out
-from polyprefix.models.budget import training_tokens
+from polyprefix.models.batching import Batch, Text, lay_out
+from polyprefix.models.budget import Budget, longest, training_tokens, unless_out_of_memory
 from polyprefix.models.hidden_states import HiddenStates
 from polyprefix.results import Progress, Silent, writing
 from polyprefix.training.interrupt import held_back
 from polyprefix.training.job import DevScore, Job, Trained, Training, TrainingExample
 from polyprefix.training.keeping import FILE, keep_hidden_states
+from polyprefix.training.loss import micro_batch_losses
 
 
 def train(
@@ -45,7 +54,8 @@ def train(
 
     The loss is the cross-entropy of the answers' tokens, averaged over the tokens of an optimizer
     step's examples; logits are computed there and nowhere else. However an optimizer step is cut
-    into micro-batches, its gradient is the same.
+    into micro-batches, its gradient is the same; where memory does not suffice for one, the step is
+    computed again from micro-batches of half the tokens, and so are those that follow.
 
     Args:
         model: with an adapter attached and in use.
@@ -60,6 +70,7 @@ def train(
     Raises:
         RunError: the loss or the gradient became infinite or NaN; the last good checkpoint and the
             best adapter stay in ``folder``.
+        OutOfMemory: memory does not suffice for one example by itself.
     """
     name = model.active
     if name is None:
@@ -147,7 +158,12 @@ def _train(
     model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
     what = left[0].adapter.title if len(trainings) == 1 else f"{len(trainings)} adapters"
     steps, done = sum(t.steps for t in trainings), sum(t.state.step for t in trainings)
-    budget = training_tokens(runtime.micro_batch_tokens, model.backbone.device)
+    budget = Budget(
+        training_tokens(runtime.micro_batch_tokens, model.backbone.device),
+        "runtime.micro_batch_tokens",
+        _what_helps(model, runtime, len(trainings)),
+        progress.say,
+    )
     progress.start(f"training {what}", steps, done=done)
     model.train()
     changed = True
@@ -160,19 +176,23 @@ def _train(
                 started = time.perf_counter()
                 for training in left:
                     training.draw()
-                losses = _accumulate(prepared, model, left, budget, kept)
-                per_token = (time.perf_counter() - started) / sum(t.tokens for t in left)
+                begun = left
+                left, losses = _gradients(prepared, model, left, budget, kept)
+                per_token = (time.perf_counter() - started) / max(1, sum(t.tokens for t in left))
                 changed = False
                 for training, loss in zip(left, losses, strict=True):
+                    training.micro_batch_tokens = budget.tokens
                     try:
                         changed |= training.update(loss, per_token * training.tokens)
                     except Unwritable:
                         raise
                     except PolyprefixError as error:
                         training.error = error
-                        if len(trainings) > 1:
-                            progress.say(f"{training.job.folder}: {error}")
+                for training in begun:
+                    if training.error is not None and len(trainings) > 1:
+                        progress.say(f"{training.job.folder}: {training.error}")
                 stepped = [training for training in left if training.error is None]
+                changed |= len(stepped) < len(begun)
                 for training in stepped:
                     training.save(now=interrupt.requested)
             if interrupt.requested:
@@ -218,13 +238,76 @@ def _keep(
     )
 
 
+def _what_helps(model: AdaptedModel, runtime: RuntimeConfig, trainings: int) -> str:
+    """What a user can change where one example by itself takes too much memory."""
+    ways = [] if runtime.gradient_checkpointing else ["runtime.gradient_checkpointing=true"]
+    ways.append("a smaller task.max_length")
+    if model.backbone.dtype == torch.float32:
+        ways.append("model.dtype=bfloat16")
+    if trainings > 1:
+        ways.append("a smaller runtime.together")
+    return f"What may help: {', '.join(ways)}. 'polyprefix plan' says what takes how much."
+
+
+def _gradients(
+    prepared: Any,
+    model: AdaptedModel,
+    trainings: list[Training],
+    budget: Budget,
+    kept: HiddenStates | None,
+) -> tuple[list[Training], list[float]]:
+    """Gradients of one optimizer step of each training, and the mean losses of its tokens.
+
+    Where memory does not suffice for a micro-batch, what was added up until then is dropped, as a
+    part of its own gradients may be in it, and all is computed again from smaller ones. A training
+    of which one text does not fit by itself has its ``error`` and is not among those returned."""
+    device = model.backbone.device
+    random = _random_state(device)
+    while trainings:
+        losses = _accumulate(prepared, model, trainings, budget, kept)
+        if not isinstance(losses, _TooLarge):
+            return trainings, losses
+        for training in trainings:
+            training.drop_gradients()
+        try:
+            budget.halve(losses.tokens, losses.alone)
+        except OutOfMemory as error:
+            for number in losses.trainings:
+                trainings[number].error = error
+            trainings = [training for training in trainings if training.error is None]
+        # What follows is what it would be had the step begun with micro-batches of this size.
+        _set_random_state(device, random)
+    return [], []
+
+
+@dataclass(frozen=True, slots=True)
+class _TooLarge:
+    """A micro-batch for which memory did not suffice: its tokens, those of the longest text in it,
+    and the numbers of the trainings that have texts in it."""
+
+    tokens: int
+    alone: int
+    trainings: set[int]
+
+
+def _random_state(device: torch.device) -> list[torch.Tensor]:
+    found = [torch.get_rng_state()]
+    return [*found, torch.cuda.get_rng_state(device)] if device.type == "cuda" else found
+
+
+def _set_random_state(device: torch.device, state: list[torch.Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
+
+
 def _accumulate(
     prepared: Any,
     model: AdaptedModel,
     trainings: Sequence[Training],
-    budget: int,
+    budget: Budget,
     kept: HiddenStates | None,
-) -> list[float]:
+) -> list[float] | _TooLarge:
     """Add up the gradients of one optimizer step of each training; the mean losses of its tokens.
 
     The sum of the losses has, for each adapter's parameters, the gradient of its own loss."""
@@ -240,22 +323,22 @@ def _accumulate(
     counts.index_add_(0, torch.tensor(owners), torch.tensor([float(len(a)) for a in answers]))
     counts = counts.to(device)
     total = torch.zeros_like(counts)
-    for batch in lay_out(texts, budget, model.pad_id, device, model.attention_length):
+
+    def differentiate(batch: Batch) -> torch.Tensor:
         targets = torch.tensor([token for i in batch.texts for token in answers[i]])
         of = torch.tensor([owners[i] for i in batch.texts for _ in answers[i]])
-        logits = prepared(
-            batch.input_ids,
-            position_ids=batch.position_ids,
-            until=batch.until,
-            adapters=batch.adapters,
-            keep=batch.keep,
-            entering=None if kept is None else kept.entering(texts, batch),
-        ).logits
-        of_tokens = F.cross_entropy(logits.float(), targets.to(device), reduction="none")
-        losses = torch.zeros_like(counts).index_add(0, of.to(device), of_tokens) / counts
+        entering = None if kept is None else kept.entering(texts, batch)
+        losses = micro_batch_losses(prepared, batch, targets, of, counts, entering)
         pairs = zip(trainings, losses.unbind(), strict=True)
         torch.autograd.backward([training.scaled(loss) for training, loss in pairs])
-        total += losses.detach()
+        return losses.detach()
+
+    for batch in lay_out(texts, budget.tokens, model.pad_id, device, model.attention_length):
+        found = unless_out_of_memory(partial(differentiate, batch))
+        if found is None:
+            members = {owners[i] for i in batch.texts}
+            return _TooLarge(batch.input_ids.numel(), longest(texts, batch), members)
+        total += found[0]
     return [float(loss) for loss in total.tolist()]
 
 

@@ -1,0 +1,336 @@
+"""What a run will take of memory: planned without weights, beside what it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from polyprefix.cli.plan import amount
+from polyprefix.config import ConfigError, RunConfig
+from polyprefix.study import plan_run
+from polyprefix.study.simulation import Allocations, masks_written_out
+from tests import memory_cases
+from tests.conftest import ROOT, Cli
+
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 2000,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
+PREFIX = {"name": "prefix_tuning", "layers": "all"}
+CASES: dict[str, dict[str, Any]] = {
+    "prefix": {"model": LLAMA, "method": PREFIX, "length": 64, "texts": 48},
+    "prefix-upper": {
+        "model": LLAMA | {"num_hidden_layers": 8},
+        "method": {"name": "prefix_tuning", "layers": "last:4"},
+        "length": 128,
+        "texts": 24,
+    },
+    "prefix-checkpointing": {
+        "model": LLAMA | {"num_hidden_layers": 8},
+        "method": PREFIX,
+        "length": 128,
+        "texts": 32,
+        "checkpointing": True,
+    },
+    "prefix-packed": {
+        "model": LLAMA,
+        "method": PREFIX,
+        "length": 160,
+        "texts": 48,
+        "shared": 120,
+    },
+    "lora": {"model": LLAMA, "method": {"name": "lora"}, "length": 96, "texts": 32},
+    "lora-checkpointing": {
+        "model": LLAMA | {"num_hidden_layers": 6},
+        "method": {"name": "lora", "layers": "all"},
+        "length": 256,
+        "texts": 16,
+        "checkpointing": True,
+    },
+    "full": {
+        "model": LLAMA | {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6},
+        "method": {"name": "full"},
+        "length": 64,
+        "texts": 32,
+    },
+    "full-checkpointing": {
+        "model": LLAMA | {"num_hidden_layers": 8},
+        "method": {"name": "full"},
+        "length": 128,
+        "texts": 48,
+        "checkpointing": True,
+    },
+    "large-vocabulary": {
+        "model": LLAMA | {"vocab_size": 50_000, "num_hidden_layers": 2},
+        "method": PREFIX,
+        "length": 64,
+        "texts": 32,
+        "reads": 12,
+    },
+    "gpt2": {
+        "model": {
+            "model_type": "gpt2",
+            "vocab_size": 2000,
+            "n_embd": 384,
+            "n_layer": 4,
+            "n_head": 6,
+            "resid_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+        },
+        "method": {"name": "llama_adapter"},
+        "length": 64,
+        "texts": 32,
+    },
+    "bloom": {
+        "model": {
+            "model_type": "bloom",
+            "vocab_size": 2000,
+            "hidden_size": 256,
+            "n_layer": 2,
+            "n_head": 8,
+            "hidden_dropout": 0.0,
+            "attention_dropout": 0.0,
+        },
+        "method": PREFIX,
+        "length": 96,
+        "texts": 32,
+    },
+    "soft-prompt": {
+        "model": LLAMA,
+        "method": {"name": "soft_prompt", "initialization": "uniform"},
+        "length": 96,
+        "texts": 32,
+    },
+}
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+
+
+def small(case: dict[str, Any]) -> dict[str, Any]:
+    """The same with less to compute."""
+    if case["model"]["model_type"] != "llama":
+        return case | {"texts": 4}
+    return (
+        case
+        | {"model": case["model"] | SMALL, "texts": 6}
+        | (
+            {"method": {"name": "prefix_tuning", "layers": "last:1"}}
+            if case["method"].get("layers") == "last:4"
+            else {}
+        )
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_counted_without_numbers_is_what_tensors_with_numbers_take(name: str) -> None:
+    case = small(CASES[name])
+    want = memory_cases.planned(case)
+    model, batch = memory_cases.made(case), memory_cases.laid_out(case)
+    model.backbone.gradient_checkpointing(case.get("checkpointing", False))
+    model.train()
+    known = [*model.parameters(), *model.buffers()]
+    with masks_written_out(), Allocations(known) as real:
+        memory_cases.step(model, batch)
+    assert want.total == pytest.approx(real.most, rel=0.02)
+    assert want.activations > 0
+    model.zero_grad()
+    model.backbone.gradient_checkpointing(False)
+    model.eval()
+    with torch.no_grad(), masks_written_out(), Allocations(known) as read:
+        model(
+            batch.input_ids, position_ids=batch.position_ids, until=batch.until, keep=batch.keep
+        ).logits.float().log_softmax(-1)
+    assert memory_cases.planned_evaluation(case) == pytest.approx(read.most, rel=0.02)
+
+
+def test_storages_are_counted_once_and_until_they_are_gone() -> None:
+    known = torch.zeros(1000)
+    with Allocations([known]) as count:
+        count.stage = "first"
+        one = torch.ones(250)  # 1000 bytes
+        view = one.view(25, 10).t()
+        known.add_(1)
+        _ = known[:10]
+        count.stage = "second"
+        two = torch.ones(500)
+        del two
+        three = torch.ones(125)
+    assert count.most == 3000
+    assert count.peak == {"first": 1000, "second": 2000}
+    assert count.now == {"first": 1000, "second": 500}
+    del one
+    assert count.now["first"] == 1000  # the view needs it
+    del view, three
+    assert count.now == {"first": 0, "second": 0}
+
+
+def test_checkpointing_and_fewer_layers_take_less() -> None:
+    plain = memory_cases.planned(CASES["prefix"])
+    saving = memory_cases.planned(CASES["prefix"] | {"checkpointing": True})
+    upper = memory_cases.planned(
+        CASES["prefix"] | {"method": {"name": "prefix_tuning", "layers": "last:1"}}
+    )
+    assert saving.total < plain.total / 2
+    assert upper.total < plain.total / 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are Linux's")
+def test_planned_and_measured_peaks() -> None:
+    """The process's own size, within 15 %. Its allocator is told to give back what is free."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.memory_cases"],
+        input="\n".join(json.dumps(case) for case in CASES.values()),
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(zip(CASES, map(json.loads, done.stdout.splitlines()), strict=True))
+    off = {name: planned / measured - 1 for name, (planned, measured) in found.items()}
+    for name, (planned, measured) in found.items():
+        print(f"{name:22} {planned / 1e6:8.1f} {measured / 1e6:8.1f} MB {off[name]:+.1%}")
+    assert all(abs(difference) < 0.15 for difference in off.values()), off
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+def test_the_plan_of_a_run(make: Callable[..., RunConfig]) -> None:
+    found = plan_run(make(method="lora", options={"rank": 2, "layers": "all"}))
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(make().model.name)
+    count = sum(value.numel() for value in model.parameters())
+    assert found.parameters == count
+    assert found.trainable == 2 * 2 * ((32 + 32) + (32 + 16))
+    parts = {part.name: part.size for part in found.training}
+    buffers = sum(value.numel() * 4 for value in model.buffers())
+    assert parts["frozen weights"] == 4 * count + buffers
+    assert parts["trained weights"] == 4 * found.trainable
+    assert parts["optimizer"] == 8 * found.trainable
+    assert parts["activations"] > 0
+    assert parts["logits"] > 0
+    assert found.fits
+    assert found.total == max(
+        sum(part.size for part in parts) for parts in (found.training, found.evaluation)
+    )
+    larger = plan_run(make(method="lora", train={"batch_size": 32}))
+    assert larger.micro_batch_tokens > found.micro_batch_tokens
+    assert larger.total > found.total
+
+
+def test_no_weight_is_read(
+    make: Callable[..., RunConfig], tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "without"
+    folder.mkdir()
+    for path in tiny_folder.iterdir():
+        if path.suffix != ".safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+    config = make(model={"name": str(folder), "dtype": "bfloat16"}) if False else make()
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"name": str(folder)})}
+    )
+    whole = plan_run(make())
+    assert plan_run(config).parameters == whole.parameters
+    narrow = config.model.model_copy(update={"dtype": "bfloat16"})
+    halved = plan_run(config.model_copy(update={"model": narrow}))
+    sizes = [
+        next(part.size for part in found.training if part.name == "frozen weights")
+        for found in (halved, whole)
+    ]
+    assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("method", ["none", "full", "soft_prompt", "bottleneck"])
+def test_every_kind_of_method(make: Callable[..., RunConfig], method: str) -> None:
+    found = plan_run(make(method=method))
+    assert bool(found.training) is (method != "none")
+    parts = {part.name: part.size for part in found.training}
+    if method == "full":
+        assert "frozen weights" not in parts or parts["frozen weights"] < 1000
+        assert parts["trained weights"] == 4 * found.parameters == 4 * found.trainable
+    assert found.evaluation[-1].size > 0
+
+
+def arguments(tiny_folder: Path, sib_folder: Path, *more: str) -> list[str]:
+    return [
+        *("plan", "--model", str(tiny_folder), "--method", "prefix_tuning"),
+        *("--task", "sib200", "--data", str(sib_folder), *more),
+    ]
+
+
+def test_the_command(cli: Cli, tiny_folder: Path, sib_folder: Path) -> None:
+    code, out, _ = cli(*arguments(tiny_folder, sib_folder))
+    assert code == 0
+    for word in ("frozen weights", "optimizer", "activations", "logits", "at the most", "It fits"):
+        assert word in out
+    code, out, _ = cli(*arguments(tiny_folder, sib_folder, "--json", "--memory", "64GiB"))
+    found = json.loads(out)
+    assert found["available"] == 64 << 30
+    assert found["fits"] is True
+    assert found["trainable"] < found["parameters"]
+
+
+def test_what_does_not_fit(cli: Cli, tiny_folder: Path, sib_folder: Path) -> None:
+    code, out, _ = cli(*arguments(tiny_folder, sib_folder, "--memory", "1MiB"))
+    assert code == 1
+    assert "It does not fit" in out
+    assert "runtime.gradient_checkpointing=true" in out
+    assert "model.dtype=bfloat16" in out
+    code, out, _ = cli(
+        *arguments(tiny_folder, sib_folder, "--memory", "1MiB", "--json"),
+        *("--set", "runtime.gradient_checkpointing=true", "--set", "model.dtype=bfloat16"),
+    )
+    changes = json.loads(out)["changes"]
+    assert len(changes) == 1
+    assert changes[0]["total"] < json.loads(out)["total"]
+
+
+def test_a_device_that_is_not_here(cli: Cli, tiny_folder: Path, sib_folder: Path) -> None:
+    code, out, _ = cli(
+        *arguments(tiny_folder, sib_folder, "--memory", "8GiB", "--set", "runtime.device=cuda")
+    )
+    assert code == 0
+    assert "program" not in out
+    if not torch.cuda.is_available():
+        code, _, err = cli(*arguments(tiny_folder, sib_folder, "--set", "runtime.device=cuda"))
+        assert code == 2
+        assert "runtime.device" in err
+
+
+def test_mistakes(cli: Cli, tiny_folder: Path, sib_folder: Path) -> None:
+    code, _, err = cli(*arguments(tiny_folder, sib_folder, "--memory", "much"))
+    assert code == 2
+    assert "24GiB" in err
+    code, _, err = cli("plan", "--model", str(tiny_folder), "--task", "sib200")
+    assert code == 2
+    assert "--method" in err
+    with pytest.raises(ConfigError):
+        RunConfig.read({"model": {"name": "x"}})
+
+
+def test_amounts() -> None:
+    assert amount(3 << 29) == "1.50 GiB"
+    assert amount(3 << 19) == "1.5 MiB"

@@ -10,6 +10,7 @@ from typing import Any, Self
 from polyprefix.config import ConfigError, DecodingConfig, RuntimeConfig, TrainConfig
 from polyprefix.evaluation import Decoding, encode_choices, predict, score_answers, summarise
 from polyprefix.methods import AdaptedModel
+from polyprefix.models.budget import Budget
 from polyprefix.models.encoding import Encoded, Encoder
 from polyprefix.results import Progress
 from polyprefix.tasks import AnswerTask, ChoiceTask, Example, Prompt, Task, TaskData

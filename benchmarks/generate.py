@@ -3,8 +3,10 @@
     python -m benchmarks.generate --data DATA --languages eng_Latn,spa_Latn
 
 ``DATA`` holds the folders ``xquad`` and ``mgsm``. XQuAD's questions are taken passage by passage,
-as they stand in its files. A random model hardly ever writes a stop string, so its answers are as
-long as they may be, the same on both sides. Needs ``polyprefix[harness]``; see
+as they stand in its files. A random model hardly ever writes a stop string, so its answers are all
+as long as they may be. Those of a trained model are not: every task is measured a second time with
+a character as another stop string, on both sides, that ends answers of the random model after
+about ``--stopped-at`` of the limit, one sooner, one later. Needs ``polyprefix[harness]``; see
 ``benchmarks/evaluating.py`` for what the two sides do.
 
 Of the methods that PEFT has too only LoRA can be compared: in left-padded batches, which the
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.common import Comparison, finish, timed
@@ -36,14 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--xquad-tokens", type=int, default=8, help="of an answer at most")
     add("--mgsm-examples", type=int, default=25)
     add("--mgsm-tokens", type=int, default=64)
+    add(
+        "--stopped-at",
+        type=float,
+        default=0.4,
+        help="share of the limit after which answers end on average, in the second measurement of "
+        "a task; 0 leaves it out",
+    )
     options = parser.parse_args(arguments)
     counts = {"xquad": options.xquad_examples, "mgsm": options.mgsm_examples}
     tokens = {"xquad": options.xquad_tokens, "mgsm": options.mgsm_tokens}
-    found = [
-        result
-        for pair in sides(options, options.methods, counts, tokens)
-        for result in timed([prepare(pair, options)], options)
-    ]
+    found = []
+    for pair in sides(options, options.methods, counts, tokens):
+        found += timed([prepare(pair, options)], options)
+        if options.stopped_at:
+            stop_early(pair, options.stopped_at)
+            found += timed([prepare(pair, options)], options)
     return finish("generate", options, found)
 
 
@@ -75,14 +86,38 @@ def prepare(pair: Sides, options: argparse.Namespace) -> Comparison:
         changed = _changed(pair, rows)
         agreement["changed by the adapter"] = changed
         agrees = agrees and changed > 0
+    lengths = [row["tokens"] for row in rows]
+    limit = max(decoding.max_new_tokens for decoding in decodings.values())
+    pair.case["answers"] = f"{sum(lengths) / len(lengths):.0f} of {limit} tokens"
     return pair.comparison(
         ask,
         requests,
         options,
         agrees=agrees,
         agreement=agreement,
-        **{"tokens written": sum(row["tokens"] for row in rows)},
+        **{
+            "tokens written": sum(lengths),
+            "shortest": min(lengths),
+            "longest": max(lengths),
+            "stop": [*next(iter(decodings.values())).stop],
+        },
     )
+
+
+def stop_early(pair: Sides, share: float) -> None:
+    """Have answers end at the character that leaves about a ``share`` of what is written now."""
+    texts = [row["prediction"] for row in pair.predict()]
+
+    def left(character: str) -> float:
+        """Mean share of a text before it."""
+        kept = [len(text.partition(character)[0]) / len(text) for text in texts if text]
+        return sum(kept) / len(kept)
+
+    characters = sorted({character for text in texts for character in text if character.isalpha()})
+    stop = min(characters, key=lambda character: abs(left(character) - share))
+    decodings = pair.fitting.decodings
+    for language, decoding in decodings.items():
+        decodings[language] = replace(decoding, stop=(*decoding.stop, stop))
 
 
 def _changed(pair: Sides, rows: Sequence[dict[str, Any]]) -> int:

@@ -1,12 +1,14 @@
 """Answers to a list of prompts, for every method by the same code.
 
-Prompts are put in batches under a budget of tokens. What prompts of a batch share at their start,
-a passage that several questions are about, is computed once; each row then gets a copy of its keys
-and values. Rows that are finished leave the batch.
+One batch runs under a budget of tokens. What prompts that join it together share at their start, a
+passage that several questions are about, is computed once; each row then gets a copy of its keys
+and values. Where half of the rows are finished they leave, and prompts that wait take their places:
+answers differ in length, and a step takes about as long for few rows as for many.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -63,46 +65,60 @@ def generate(
     try:
         left = list(range(len(rows)))
         while left:
-            for batch in _batches([rows[i] for i in left], decoding, budget, sharing=sharing):
-                chosen = [left[place] for place in batch]
-                work = partial(_answer, model, [rows[i] for i in chosen])
-                if unless_out_of_memory(work) is not None:
-                    advance(len(chosen))
-                    continue
-                sizes = [len(rows[i].ids) + decoding.max_new_tokens for i in chosen]
-                one = max(sizes) if len(sizes) == 1 else 0
-                budget.halve(_columns([rows[i] for i in chosen]) * len(chosen), one)
-                for i in chosen:  # what they have written, and drawn, is written again
-                    rows[i] = Row.of(model, prompts[i], decoding, model.active)
+            waiting = deque(_in_order([rows[i] for i in left], sharing=sharing))
+            begun: list[Row] = []
+            if unless_out_of_memory(partial(_answer, model, waiting, begun, budget, advance)):
                 break
+            running = [row for row in begun if row.left]
+            columns = RunningBatch(model).columns(running)
+            budget.halve(columns * len(running), columns if len(running) == 1 else 0)
             left = [i for i in left if rows[i].left]
+            for i in left:  # what they have written, and drawn, is written again
+                rows[i] = Row.of(model, prompts[i], decoding, model.active)
     finally:
         model.train(training)
     return [Generated(row.text, len(row.new), row.done) for row in rows]
 
 
 @torch.inference_mode()
-def _answer(model: AdaptedModel, rows: list[Row]) -> None:
-    """Write the answers of a batch."""
+def _answer(
+    model: AdaptedModel,
+    waiting: deque[Row],
+    begun: list[Row],
+    budget: Budget,
+    advance: Callable[[int], None],
+) -> None:
+    """Write all answers. Rows move from ``waiting`` to ``begun`` as they join the batch."""
     running = RunningBatch(model)
-    running.join(rows)
-    while running.going:
-        running.step()
+    while waiting or running.going:
+        left = [row for row in running.rows if row.left]
+        joining = []
+        if 2 * len(left) <= len(running.rows):  # each time the batch is copied: seldom
+            joining = _joining(running, len(left), waiting, budget)
+        if joining:
+            begun += joining
+            _share(joining)
+            running.join(joining)
+        else:
+            running.step()
+        if done := sum(not row.left for row in (*left, *joining)):
+            advance(done)
 
 
-def _columns(rows: Sequence[Row]) -> int:
-    """Of the cache of a batch: the longest shared part and the longest rest may be of different
-    rows."""
-    shared, rest = max(row.shared for row in rows), max(len(row.ids) - row.shared for row in rows)
-    return shared + rest + max(row.decoding.max_new_tokens for row in rows)
+def _joining(running: RunningBatch, left: int, waiting: deque[Row], budget: Budget) -> list[Row]:
+    """Those who wait and have room beside the ``left`` rows that are not finished; one at least
+    where there are none."""
+    chosen: list[Row] = []
+    while waiting:
+        rows = left + len(chosen) + 1
+        if rows > 1 and rows * running.columns([*chosen, waiting[0]]) > budget.tokens:
+            break
+        chosen.append(waiting.popleft())
+    return chosen
 
 
-def _batches(
-    rows: list[Row], decoding: Decoding, budget: Budget, *, sharing: bool
-) -> list[list[int]]:
-    """Places of rows: those that begin alike stand together; then batches of similar length,
-    longest first."""
-    new = decoding.max_new_tokens
+def _in_order(rows: list[Row], *, sharing: bool) -> list[Row]:
+    """Rows that begin alike stand together; longest first."""
     together = groups([row.ids for row in rows]) if sharing else [[i] for i in range(len(rows))]
     for group in together:
         # At least one token is left to each row: its logits begin the answer.
@@ -112,22 +128,12 @@ def _batches(
         for i in group:
             rows[i].shared = shared
     together.sort(key=lambda group: (-max(len(rows[i].ids) for i in group), group[0]))
-    batches: list[list[int]] = []
-    longest = 0
-    for i in (i for group in together for i in group):
-        # The longest shared part and the longest rest may be of different rows.
-        size = max(longest, len(rows[i].ids) + new)
-        if batches and size * (len(batches[-1]) + 1) <= budget.tokens:
-            batches[-1].append(i)
-            longest = size
-        else:
-            batches.append([i])
-            longest = len(rows[i].ids) + new
-    for batch in batches:
-        chosen = [rows[i] for i in batch]
-        rests = [len(row.ids) - row.shared for row in chosen if row.shared]
-        for row in chosen:
-            if rests and not row.shared:
-                # What shares nothing is its own beginning: all rests would be padded to its length.
-                row.shared = max(0, len(row.ids) - max(rests))
-    return batches
+    return [rows[i] for group in together for i in group]
+
+
+def _share(joining: list[Row]) -> None:
+    """What shares nothing is its own beginning: all rests would be padded to its length."""
+    rests = [len(row.ids) - row.shared for row in joining if row.shared]
+    for row in joining:
+        if rests and not row.shared:
+            row.shared = max(0, len(row.ids) - max(rests))

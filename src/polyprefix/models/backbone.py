@@ -19,6 +19,7 @@ from polyprefix.config import ModelConfig, UnsupportedModel
 from polyprefix.models import attention, context
 from polyprefix.models.families import Family, supported_family
 from polyprefix.models.hidden_states import make_enterable
+from polyprefix.models.layout import outputs_together
 from polyprefix.models.rotary import is_fixed
 
 PACKAGED = {"polyprefix/nano": Path(__file__).parent / "packaged" / "nano"}
@@ -273,7 +274,9 @@ def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Ba
         UnsupportedModel: see :func:`load_pretrained`.
     """
     model, tokenizer, revision = load_pretrained(config)
-    return Backbone(model.to(device), tokenizer, config.name, revision)
+    model = model.to(device)
+    outputs_together(model)
+    return Backbone(model, tokenizer, config.name, revision)
 
 
 HASHED_WHOLE = 1 << 28

@@ -88,8 +88,9 @@ def prepare(pair: Sides, options: argparse.Namespace) -> Comparison:
         agrees = agrees and changed > 0
     lengths = [row["tokens"] for row in rows]
     limit = max(decoding.max_new_tokens for decoding in decodings.values())
-    pair.case["answers"] = f"{sum(lengths) / len(lengths):.0f} of {limit} tokens"
-    return pair.comparison(
+    answers = f"{sum(lengths) / len(lengths):.0f} of {limit} tokens"
+    told = replace(pair, case=pair.case | {"answers": answers})
+    return told.comparison(
         ask,
         requests,
         options,

@@ -8,13 +8,14 @@ decoded differently. A step computes one token a row, and the head at those plac
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from polyprefix.methods import AdaptedModel
+from polyprefix.models.budget import training_tokens
 from polyprefix.models.cache import TextCache
 
 
@@ -133,27 +134,34 @@ class RunningBatch:
         texts = max((len(row.ids) + len(row.new) for row in rows), default=0)
         return texts + max((row.left for row in rows), default=0)
 
-    def join(self, rows: list[Row]) -> None:
+    def join(self, rows: Sequence[Row]) -> None:
         """Run the prompts of new rows and write the first token of each.
 
-        Keys and values of rows that are there already are copied once; rows that are finished
-        leave.
+        Prompts run with others of about their length, as many as fill the device: they need little
+        padding. Keys and values of rows that are there already are copied once; rows that are
+        finished leave.
         """
-        logits, cache, mask = self._prefill(rows)
-        self._write(rows, logits)
+        if not self.going:
+            self.rows, self._cache = [], TextCache(0, 0)
+        parts: list[tuple[TextCache, torch.Tensor]] = []
+        joining: list[Row] = []
+        for some in _alike(rows, training_tokens(None, self.model.backbone.device)):
+            logits, cache, mask = self._prefill(some)
+            self._write(some, logits)
+            parts.append((cache, mask))
+            joining += some
         if self.going:
             self._keep([place for place, row in enumerate(self.rows) if row.left])
-            # Columns that only rows had which have left.
-            old, new = _unused(self._mask), _unused(mask)
-            filled = max(self._mask.shape[1] - old, mask.shape[1] - new)
-            left = max(row.left for row in (*self.rows, *rows))
-            self._cache.join(cache, old, new, filled + left)
-            self._mask = torch.cat(
-                [_aligned(self._mask[:, old:], filled), _aligned(mask[:, new:], filled)]
-            )
-            self.rows = [*self.rows, *rows]
-        else:
-            self.rows, self._cache, self._mask = list(rows), cache, mask
+            parts.insert(0, (self._cache, self._mask))
+        self.rows = [*self.rows, *joining]
+        # Columns that only rows had which have left.
+        skips = [_unused(mask) for _, mask in parts]
+        kept = [mask[:, skip:] for (_, mask), skip in zip(parts, skips, strict=True)]
+        filled = max(mask.shape[1] for mask in kept)
+        left = max(row.left for row in self.rows)
+        caches = [cache for cache, _ in parts]
+        self._cache = TextCache.joined(list(zip(caches, skips, strict=True)), filled + left)
+        self._mask = torch.cat([_aligned(mask, filled) for mask in kept])
 
     def step(self) -> None:
         """Write the next token of every row that is not finished."""
@@ -202,8 +210,7 @@ class RunningBatch:
         stems = list(dict.fromkeys(own_stems))
         rests = [row.ids[row.shared :] for row in rows]
         first, rest = max(len(ids) for _, ids in stems), max(map(len, rests))
-        new = max(row.decoding.max_new_tokens for row in rows)
-        cache = TextCache(model.backbone.num_layers, first + rest + new)
+        cache = TextCache(model.backbone.num_layers, first + rest)
         mask = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
         if first:
             ids, mask = _left_padded([ids for _, ids in stems], model.pad_id, device)
@@ -230,6 +237,22 @@ def _ends(tokenizer: Any, model: Any) -> list[int]:
     found = [getattr(tokenizer, "eos_token_id", None)]
     found += ends if isinstance(ends, list) else [ends]
     return [token for token in dict.fromkeys(found) if token is not None] or [-1]
+
+
+def _alike(rows: Sequence[Row], filled: int) -> Iterator[list[Row]]:
+    """Parts of rows, of about ``filled`` tokens each: rows that share their start are next to each
+    other, and others by length."""
+    order = sorted(rows, key=lambda row: (row.shared, row.ids[: row.shared], len(row.ids)))
+    part: list[Row] = []
+    for row in order:
+        stems = {(other.adapter, *other.ids[: row.shared]) for other in (*part, row)}
+        rests = [len(other.ids) - other.shared for other in (*part, row)]
+        if part and row.shared * len(stems) + max(rests) * len(rests) > filled:
+            yield part
+            part = []
+        part.append(row)
+    if part:
+        yield part
 
 
 def _unused(mask: torch.Tensor) -> int:

@@ -97,7 +97,6 @@ def _answer(
             joining = _joining(running, len(left), waiting, budget)
         if joining:
             begun += joining
-            _share(joining)
             running.join(joining)
         else:
             running.step()
@@ -129,11 +128,3 @@ def _in_order(rows: list[Row], *, sharing: bool) -> list[Row]:
             rows[i].shared = shared
     together.sort(key=lambda group: (-max(len(rows[i].ids) for i in group), group[0]))
     return [rows[i] for group in together for i in group]
-
-
-def _share(joining: list[Row]) -> None:
-    """What shares nothing is its own beginning: all rests would be padded to its length."""
-    rests = [len(row.ids) - row.shared for row in joining if row.shared]
-    for row in joining:
-        if rests and not row.shared:
-            row.shared = max(0, len(row.ids) - max(rests))

@@ -6,6 +6,7 @@ buffers are made once, a step writes one column, and rows that are finished are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,30 +62,32 @@ class TextLayer(CacheLayerMixin):  # type: ignore[misc]
             self.keys = self.keys[rows]
             self.values = self.values[rows]
 
-    def join(self, other: TextLayer, skip: int, other_skip: int, capacity: int) -> None:
-        """See :meth:`TextCache.join`."""
-        parts = ((self, skip), (other, other_skip))
-        filled = max(layer.filled - left_out for layer, left_out in parts)
+    def take(self, parts: Sequence[tuple[TextLayer, int]]) -> None:
+        """See :meth:`TextCache.joined`."""
+        widths = [layer.filled - skip for layer, skip in parts]
+        self.filled = max(widths)
+        for name in ("keys", "values"):
+            held = [getattr(layer, name) for layer, _ in parts]
+            for layer, _ in parts:
+                setattr(layer, name, None)  # the parts are needed no more: one layer is held twice
+            shown = [
+                values[:, :, skip : skip + width]
+                for values, (_, skip), width in zip(held, parts, widths, strict=True)
+            ]
+            setattr(self, name, self._together(shown))
+        self.is_initialized = True
 
-        def joined(held: list[torch.Tensor]) -> torch.Tensor:
-            shape = (sum(map(len, held)), held[0].shape[1], capacity, held[0].shape[3])
-            states = held[0].new_empty(shape)
-            row = 0
-            for values, (layer, left_out) in zip(held, parts, strict=True):
-                rows = slice(row, row + len(values))
-                start = filled - (layer.filled - left_out)
-                states[rows, :, :start] = 0  # masked, but 0 times what is not finite would show
-                states[rows, :, start:filled] = values[:, :, left_out : layer.filled]
-                row = rows.stop
-            return states
-
-        assert self.keys is not None
-        assert self.values is not None
-        assert other.keys is not None
-        assert other.values is not None
-        self.keys = joined([self.keys, other.keys])
-        self.values = joined([self.values, other.values])
-        self.filled, self.capacity = filled, capacity
+    def _together(self, held: Sequence[torch.Tensor]) -> torch.Tensor:
+        """``[B_i, H_kv, S_i, D]`` each -> ``[B, H_kv, capacity, D]``; they end together."""
+        shape = (sum(map(len, held)), held[0].shape[1], self.capacity, held[0].shape[3])
+        states = held[0].new_empty(shape)
+        row = 0
+        for values in held:
+            rows, start = slice(row, row + len(values)), self.filled - values.shape[2]
+            states[rows, :, :start] = 0  # masked, but 0 times what is not finite would show
+            states[rows, :, start : self.filled] = values
+            row = rows.stop
+        return states
 
 
 class TextCache(Cache):  # type: ignore[misc]
@@ -103,15 +106,17 @@ class TextCache(Cache):  # type: ignore[misc]
         for layer in self.layers:
             layer.choose(rows)
 
-    def join(self, other: TextCache, skip: int, other_skip: int, capacity: int) -> None:
-        """Put the rows of another cache behind the own ones. All texts end in the same column, so
-        the columns of each stay next to each other, which sliding windows count on.
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[TextCache, int]], capacity: int) -> TextCache:
+        """The rows of several caches. All texts end in the same column, so the columns of each stay
+        next to each other, which sliding windows count on.
 
         Args:
-            other: of the same model.
-            skip: leading columns of the own rows to leave out, in which nothing is.
-            other_skip: the same of the other rows.
-            capacity: tokens that a row will have from now on, padding included.
+            parts: each with the number of its leading columns to leave out, in which nothing is.
+                They are empty afterwards.
+            capacity: tokens that a row will have, padding included.
         """
-        for layer, others in zip(self.layers, other.layers, strict=True):
-            layer.join(others, skip, other_skip, capacity)
+        cache = cls(len(parts[0][0].layers), capacity)
+        for number, layer in enumerate(cache.layers):
+            layer.take([(part.layers[number], skip) for part, skip in parts])
+        return cache

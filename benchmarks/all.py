@@ -69,14 +69,14 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             "score",
             "score",
             data,
-            "--languages eng_Latn,deu_Latn --examples 10 --rounds 3 --peer-batches 8 16",
+            "--languages eng_Latn,deu_Latn --examples 24 --rounds 3 --peer-batches 8 16",
         ),
         job(
             "generate",
             "generate",
             data,
-            "--languages eng_Latn,spa_Latn --methods none lora --xquad-examples 40 "
-            "--mgsm-examples 24 --rounds 3 --peer-batches 8 16 32",
+            "--languages eng_Latn,spa_Latn --methods none lora --xquad-examples 60 "
+            "--mgsm-examples 64 --mgsm-tokens 128 --rounds 3 --peer-batches 8 16 32 64",
         ),
         job("floor", "floor", squad, "--layers all last:4 --examples 64 --rounds 3"),
         job(

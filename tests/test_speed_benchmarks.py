@@ -168,8 +168,10 @@ def test_generate(data: Path, tmp_path: Path) -> None:
     few = ("--xquad-examples", 4, "--mgsm-examples", 3, "--xquad-tokens", 4, "--mgsm-tokens", 6)
     methods = ("--methods", "none", "lora", "--peer-batches", 2)
     results = figures("generate", tmp_path, "--data", data, *few, *methods)
-    assert [result["case"]["task"] for result in results] == ["xquad", "mgsm"] * 2
-    assert [result["work"] for result in results] == [8, 6] * 2
+    assert [result["case"]["task"] for result in results] == ["xquad", "xquad", "mgsm", "mgsm"] * 2
+    assert [result["work"] for result in results] == [8, 8, 6, 6] * 2
+    written = [result["more"]["tokens written"] for result in results]
+    assert all(early < late for late, early in zip(written[::2], written[1::2], strict=True))
 
 
 @pytest.mark.slow

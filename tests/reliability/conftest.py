@@ -15,10 +15,8 @@ from tests.reliability.zygote import Zygote
 
 
 @pytest.fixture(scope="session")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    found = Zygote(tmp_path_factory.mktemp("output"))
-    yield found
-    found.close()
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Zygote:
+    return Zygote(tmp_path_factory.mktemp("output"))
 
 
 @pytest.fixture(scope="session")

@@ -51,3 +51,13 @@ def marks(output: Path) -> dict[str, int]:
         if json.loads(path.read_text())["status"] == "finished"
     ]
     return {str(path.relative_to(output)): path.stat().st_mtime_ns for path in found}
+
+
+def steps_kept(output: Path) -> dict[str, list[bytes]]:
+    """The lines of each run's log, with their times, of the steps that are behind its newest
+    checkpoint: these are not to be done again."""
+    found = {}
+    for log in output.glob("*/log.jsonl"):
+        steps = [int(path.name) for path in log.parent.glob("checkpoints/[0-9]*")]
+        found[log.parent.name] = log.read_bytes().splitlines()[: max(steps, default=0)]
+    return found

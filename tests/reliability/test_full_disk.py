@@ -3,6 +3,8 @@ is lost."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,52 @@ def test_a_full_disk(
         assert {name: after[name] for name in before} == before, size
         assert outcomes(output) == expected, size
     assert stops > len(sizes) // 2
+
+
+@pytest.mark.parametrize("largest", [6_000, 10_000, 30_000])
+def test_a_file_that_may_not_grow(
+    largest: int, zygote: Zygote, run_values: dict[str, Any], tmp_path: Path
+) -> None:
+    """Where nothing can be mounted: a limit on the size of files stops a write in its middle. The
+    files that are too large are the record, a checkpoint and hidden states."""
+    whole, output = tmp_path / "whole", tmp_path / "limited"
+    assert zygote.run(command("run", run_values, tmp_path, whole)).status == 0
+    arguments = command("run", run_values, tmp_path, output)
+    for _ in range(2):
+        life = zygote.run(arguments, largest=largest)
+        assert life.status == 2, life
+        assert "Traceback" not in life.output
+        assert "File too large" in life.output
+        assert str(output) in life.output
+    assert not list(output.rglob("*.part"))
+    assert zygote.run(arguments).status == 0
+    assert outcomes(output) == outcomes(whole)
+
+
+@pytest.mark.parametrize("kind", ["run", "study"])
+@pytest.mark.parametrize("why", ["it is a file", "it belongs to others"])
+def test_a_folder_that_cannot_be_made(
+    why: str,
+    kind: str,
+    zygote: Zygote,
+    run_values: dict[str, Any],
+    study_values: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "place"
+    if why == "it is a file":
+        place.write_text("here")
+    else:
+        if os.geteuid() == 0:
+            pytest.skip("root may write anywhere")
+        place.mkdir(0o555)
+    values = run_values if kind == "run" else study_values
+    life = zygote.run(command(kind, values, tmp_path, place / "runs"))
+    assert life.status == 2, life
+    assert "Traceback" not in life.output
+    assert str(place) in life.output
+    assert re.search(r"Not a directory|Permission denied", life.output)
+    assert place.is_dir() or place.read_text() == "here"
 
 
 def test_a_folder_that_cannot_be_written_to(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.reliability.conftest import command
-from tests.reliability.outcome import marks, outcomes, runs_in
+from tests.reliability.outcome import marks, outcomes, runs_in, steps_kept
 from tests.reliability.zygote import Life, Zygote
 
 POINTS = 20
@@ -31,7 +31,7 @@ class Trial:
 
     def goes_on(self, output: Path, killed: Life, where: str) -> None:
         """Continue, and compare."""
-        before = marks(output)
+        before, kept = marks(output), steps_kept(output)
         again = self.zygote.run(self.command(output))
         assert again.status == 0, (where, killed, again)
         assert "Traceback" not in again.output, (where, again.output)
@@ -44,6 +44,9 @@ class Trial:
         for path in runs_in(output):
             log = found[path.name].get("log.jsonl", [])
             assert [entry["step"] for entry in log] == list(range(1, len(log) + 1)), where
+            lines = (path / "log.jsonl").read_bytes().splitlines() if log else []
+            steps = kept.get(path.name, [])
+            assert lines[: len(steps)] == steps, f"{where}: steps done twice"
 
 
 @pytest.fixture(scope="module", params=["run", "study"])
@@ -96,7 +99,7 @@ def test_kills_at_random_moments(trial: Trial, tmp_path: Path) -> None:
     for number in range(POINTS // 2):
         seconds = (number + source.random()) / (POINTS // 2) * trial.life.seconds
         output = tmp_path / str(number)
-        life = trial.zygote.run_for(seconds, trial.command(output))
+        life = trial.zygote.start(trial.command(output)).end(seconds)
         assert life.status in (-9, 0), life
         killed_lives += life.status == -9
         trial.goes_on(output, life, f"{seconds:.2f} s of {trial.life.seconds:.2f}")

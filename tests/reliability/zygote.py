@@ -97,6 +97,7 @@ class Zygote:
 
     def __init__(self, place: Path) -> None:
         self._place, self._count = place, 0
+        assert self.run(["--version"]).status == 0  # the server has started: lives are short now
 
     def start(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -22,29 +21,6 @@ pytestmark = pytest.mark.browser
 
 CODES = ["eng_Latn", "arb_Arab", "deu_Latn", "hin_Deva", "swh_Latn", "urd_Arab"]
 METHODS = {"none": 0.4, "lora": 0.8, "prefix_tuning": 0.6}
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="tests in a browser need playwright: pip install playwright"
-    )
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("tests in a browser need chromium: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        found = running.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 def drawn(found: Any, select: Any, folder: Path, **_: Any) -> list[Any]:

@@ -15,10 +15,8 @@ from tests.reliability.zygote import Zygote
 
 
 @pytest.fixture(scope="session")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    found = Zygote(tmp_path_factory.mktemp("output"))
-    yield found
-    found.close()
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Zygote:
+    return Zygote(tmp_path_factory.mktemp("output"))
 
 
 @pytest.fixture(scope="session")
@@ -47,11 +45,13 @@ def study_values(run_values: dict[str, Any]) -> dict[str, Any]:
 
 
 def command(kind: str, values: dict[str, Any], place: Path, output: Path) -> list[str]:
-    """A run's or a study's, with its file in ``place``."""
+    """A run's, a study's or that of runs that are trained together, with its file in ``place``."""
     path = place / f"{kind}.yaml"
     path.write_text(json.dumps(values))  # JSON is YAML
     if kind == "run":
         return ["run", str(path), "--output", str(output)]
+    if kind == "together":
+        return ["run", str(path), "--output", str(output), "--sweep", "seed=0,1,2"]
     return ["study", "run", str(path), "--output", str(output), "--no-estimates"]
 
 

@@ -22,6 +22,7 @@ from polyprefix.tasks import AnswerTask, ChoiceTask, get_task, tasks
 from tests.conftest import Cli
 from tests.reliability.hostile import TEXTS
 from tests.test_report import Outline
+from tests.test_report_browser import Watched
 
 SOUND = {kind: text for kind, text in TEXTS.items() if kind != "unpaired surrogate"}
 
@@ -140,6 +141,40 @@ def test_the_page_shows_texts(
     for row in rows:
         if len(row["text"]) < 1000:
             assert json.dumps(row["text"].strip())[1:-1] in told, row["n"]
+
+
+@pytest.mark.browser
+def test_the_page_in_a_browser(
+    hostile_run: tuple[RunFolder, list[dict[str, Any]]], tmp_path: Path, browser: Any
+) -> None:
+    """Nothing of the data is run, and what is read is what stands in the data."""
+    folder, rows = hostile_run
+    record = folder.record()
+    record["task"]["title"] = record["model"]["name"] = TEXTS["HTML"]
+    path = tmp_path / "page.html"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("polyprefix.report.figures.figures", lambda *_, **__: [])
+        found = settings_by_method([record])
+        write_page(path, found, folder.path.parent, title=TEXTS["HTML"], examples=50)
+    watched = Watched(browser, path)
+    watched.page.on("dialog", lambda dialog: watched.said.append(dialog.message))
+    watched.page.reload()
+    assert watched.page.title() == TEXTS["HTML"]
+    assert watched.page.locator("h1").first.inner_text() == TEXTS["HTML"]
+    watched.page.locator("select.language").select_option(label="German")
+    shown: list[str] = []
+    while True:
+        shown += watched.page.locator("dl.fields dd[lang=de]").all_text_contents()
+        following = watched.page.get_by_role("button", name="Next")
+        if following.get_attribute("aria-disabled") == "true":
+            break
+        following.click()
+    assert len(shown) >= len(rows)
+    for kind, text in SOUND.items():
+        if len(text) < 1000 and kind not in ("NUL", "line breaks", "separators", "terminal"):
+            assert any(text.strip() in seen for seen in shown), kind
+    assert watched.page.locator("b[onclick]").count() == 0
+    watched.close()
 
 
 def test_predict_answers_as_the_run_did(

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from tests.reliability.conftest import command
-from tests.reliability.outcome import marks, outcomes, runs_in
+from tests.reliability.outcome import close, marks, outcomes, runs_in, steps_kept
 from tests.reliability.zygote import Life, Zygote
 
 POINTS = 20
-"""Kills of a run, and of a study: half at moments of its life, half before one of its writes."""
+"""Kills of a run, of a study, and of runs that are trained together: half at moments of their
+lives, half before one of their writes."""
 
 
 class Trial:
@@ -31,22 +32,31 @@ class Trial:
 
     def goes_on(self, output: Path, killed: Life, where: str) -> None:
         """Continue, and compare."""
-        before = marks(output)
+        before, kept = marks(output), steps_kept(output)
         again = self.zygote.run(self.command(output))
         assert again.status == 0, (where, killed, again)
         assert "Traceback" not in again.output, (where, again.output)
         found = outcomes(output)
         assert found.keys() == self.expected.keys(), where
         for name, expected in self.expected.items():
-            assert found[name] == expected, (where, name)
+            if self.kind == "together":
+                assert close(found[name], expected), (where, name)
+            else:
+                assert found[name] == expected, (where, name)
         after = marks(output)
         assert {name: after[name] for name in before} == before, f"{where}: done twice"
         for path in runs_in(output):
             log = found[path.name].get("log.jsonl", [])
             assert [entry["step"] for entry in log] == list(range(1, len(log) + 1)), where
+            lines = (path / "log.jsonl").read_bytes().splitlines() if log else []
+            steps = kept.get(path.name, [])
+            assert lines[: len(steps)] == steps, f"{where}: steps done twice"
 
 
-@pytest.fixture(scope="module", params=["run", "study"])
+KINDS = ["run", "study", pytest.param("together", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def trial(
     request: pytest.FixtureRequest,
     zygote: Zygote,
@@ -54,7 +64,7 @@ def trial(
     study_values: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Trial:
-    values = run_values if request.param == "run" else study_values
+    values = study_values if request.param == "study" else run_values
     return Trial(zygote, request.param, values, tmp_path_factory.mktemp(request.param))
 
 
@@ -96,7 +106,7 @@ def test_kills_at_random_moments(trial: Trial, tmp_path: Path) -> None:
     for number in range(POINTS // 2):
         seconds = (number + source.random()) / (POINTS // 2) * trial.life.seconds
         output = tmp_path / str(number)
-        life = trial.zygote.run_for(seconds, trial.command(output))
+        life = trial.zygote.start(trial.command(output)).end(seconds)
         assert life.status in (-9, 0), life
         killed_lives += life.status == -9
         trial.goes_on(output, life, f"{seconds:.2f} s of {trial.life.seconds:.2f}")
@@ -108,9 +118,10 @@ def test_killed_again_and_again(trial: Trial, tmp_path: Path) -> None:
     """One folder, and no life that is long enough for all of it."""
     source = random.Random(13)
     output, lives = tmp_path / "runs", 0
+    at_once = 3 if trial.kind == "together" else 1
     while True:
         before = marks(output)
-        allowed = source.randrange(25, 70)
+        allowed = at_once * source.randrange(25, 70)
         life = trial.zygote.run(trial.command(output), watch=output, kill_at=allowed)
         after = marks(output)
         assert {name: after[name] for name in before} == before, f"life {lives}: done twice"

@@ -1,39 +1,42 @@
-"""A process that has imported everything and forks one for each command: a life of a run takes
-about a second, begins with reading its configuration, and can be ended at a chosen moment.
+"""``polyprefix`` commands in processes that can be killed at a chosen moment.
 
-Run as a program (``python -m tests.reliability.zygote``) it reads a JSON object a line: ``argv``,
-``out`` (where output goes), ``watch`` (a folder), ``kill_at`` (the number of the write below that
-folder before which the process kills itself; -1: none). It answers ``{"pid": ...}`` at once and,
-once the process is over, ``{"pid", "status", "writes", "seconds"}``.
+A life of a small run takes a second, and importing torch takes longer: so the processes are forked
+by a server that has imported everything (``multiprocessing``'s), and begin with reading their
+configuration.
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
-import selectors
+import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
-
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "fsync"}
 """Audit events of what changes a folder, beside files opened to be written."""
 
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(
+    ["polyprefix.cli.app", "polyprefix.study", "polyprefix.report.figures"]
+)
 
-# The forked process -------------------------------------------------------------------------------
 
+def count_writes(watch: str, kill_at: int, report: Path) -> None:
+    """Count in a file what is about to change below a folder, and die before one that is named.
 
-def count_writes(watch: str, kill_at: int, report: int) -> None:
-    """Count what is about to change below a folder, and die before the one that was named."""
+    Args:
+        watch: the folder.
+        kill_at: the number of the change before which this process kills itself; -1: none.
+        report: the file.
+    """
     writes = 0
+    count = os.open(report, os.O_WRONLY | os.O_CREAT)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal writes
@@ -54,7 +57,7 @@ def count_writes(watch: str, kill_at: int, report: int) -> None:
         if writes == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         writes += 1
-        os.pwrite(report, str(writes).encode().ljust(12), 0)
+        os.pwrite(count, str(writes).encode(), 0)
 
     whole = os.fsync
 
@@ -66,71 +69,21 @@ def count_writes(watch: str, kill_at: int, report: int) -> None:
     sys.addaudithook(hook)
 
 
-def child(command: dict[str, Any], report: int) -> None:
+def live(argv: list[str], out: Path, watch: str, kill_at: int, largest: int) -> None:
+    """What a process does: a command, whose output goes to a file."""
     from polyprefix.cli import main
+    from polyprefix.report import figures
 
-    out = os.open(command["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    vars(figures)["figures"] = lambda *_, **__: []  # to draw takes longer than all else together
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    if command["watch"]:
-        count_writes(command["watch"], command["kill_at"], report)
-    sys.argv = ["polyprefix", *command["argv"]]
+    file = os.open(out, os.O_WRONLY | os.O_CREAT, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    if watch:
+        count_writes(watch, kill_at, out.with_suffix(".writes"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, -1))
+    sys.argv = ["polyprefix", *argv]
     main()
-
-
-def serve() -> None:
-    """Fork for each line of standard input; say how each process ended."""
-    import polyprefix.cli.app
-    import polyprefix.study  # noqa: F401 - what takes long to import
-
-    print(json.dumps({"ready": True}), flush=True)
-    running: dict[int, tuple[float, int]] = {}
-    chosen = selectors.DefaultSelector()
-    chosen.register(0, selectors.EVENT_READ)
-    lines, open_ = b"", True
-    while open_ or running:
-        if open_ and chosen.select(0.002):
-            read = os.read(0, 65536)
-            open_ = bool(read)
-            lines += read
-            while b"\n" in lines:
-                line, lines = lines.split(b"\n", 1)
-                report = os.memfd_create("writes")
-                if (pid := os.fork()) == 0:
-                    status = 70
-                    try:
-                        child(json.loads(line), report)
-                    except SystemExit as stop:
-                        status = stop.code if isinstance(stop.code, int) else 0
-                    except BaseException:
-                        import traceback
-
-                        traceback.print_exc()
-                    finally:
-                        sys.stdout.flush()
-                        sys.stderr.flush()
-                        os._exit(status)
-                running[pid] = time.monotonic(), report
-                print(json.dumps({"pid": pid}), flush=True)
-        elif not open_:
-            time.sleep(0.002)
-        while running:
-            pid, ended = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            started, report = running.pop(pid)
-            answer = {
-                "pid": pid,
-                "status": os.waitstatus_to_exitcode(ended),
-                "writes": int(os.pread(report, 12, 0) or 0),
-                "seconds": time.monotonic() - started,
-            }
-            os.close(report)
-            print(json.dumps(answer), flush=True)
-
-
-# The test's side ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -144,80 +97,55 @@ class Life:
 
 
 class Zygote:
-    """Runs ``polyprefix`` commands."""
+    """Begins ``polyprefix`` commands; their outputs are in a folder."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.reliability.zygote"],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._outputs: dict[int, Path] = {}
-        self._ended: dict[int, Life] = {}
-        self._count = 0
-        assert self._answer() == {"ready": True}
+        self._place, self._count = place, 0
+        assert self.run(["--version"]).status == 0  # the server has started: lives are short now
 
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the zygote is gone"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        watch: Path | None = None,
+        kill_at: int = -1,
+        largest: int = resource.RLIM_INFINITY,
+    ) -> Process:
+        """Begin a command.
 
-    def start(self, argv: Sequence[str], *, watch: Path | None = None, kill_at: int = -1) -> int:
-        """Begin a command; the number of its process."""
+        Args:
+            argv: without the program's name.
+            watch: a folder; what changes below it is counted.
+            kill_at: the number of the change before which the process kills itself; -1: none.
+            largest: bytes that a file may have; writing more is an error.
+        """
         self._count += 1
-        out = self.place / f"output-{self._count}.txt"
-        command = {
-            "argv": list(argv),
-            "out": str(out),
-            "watch": "" if watch is None else str(watch),
-            "kill_at": kill_at,
-        }
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        while True:
-            answer = self._answer()
-            if "status" not in answer:
-                pid: int = answer["pid"]
-                self._outputs[pid] = out
-                return pid
-            self._keep(answer)
+        out = self._place / f"output-{self._count}.txt"
+        return Process(list(argv), out, "" if watch is None else str(watch), kill_at, largest)
 
-    def _keep(self, answer: dict[str, Any]) -> None:
-        pid = answer.pop("pid")
-        path = self._outputs.pop(pid)
-        text = path.read_text(errors="replace") if path.exists() else ""
-        self._ended[pid] = Life(**answer, output=text)
-
-    def wait(self, pid: int) -> Life:
-        """How a command ended."""
-        while pid not in self._ended:
-            self._keep(self._answer())
-        return self._ended.pop(pid)
-
-    def run(self, argv: Sequence[str], *, watch: Path | None = None, kill_at: int = -1) -> Life:
-        """A command to its end."""
-        return self.wait(self.start(argv, watch=watch, kill_at=kill_at))
-
-    def run_for(self, seconds: float, argv: Sequence[str]) -> Life:
-        """A command that is killed after some time, if it is not over by then."""
-        pid = self.start(argv)
-        time.sleep(seconds)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        return self.wait(pid)
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
+    def run(self, argv: Sequence[str], **options: Any) -> Life:
+        """A command to its end, as in :meth:`start`."""
+        return self.start(argv, **options).end()
 
 
-if __name__ == "__main__":
-    serve()
+class Process:
+    """A command that was begun."""
+
+    def __init__(self, argv: list[str], out: Path, *options: Any) -> None:
+        self._out, self._started = out, time.monotonic()
+        self._process = FORKED.Process(target=live, args=(argv, out, *options))
+        self._process.start()
+
+    def end(self, seconds: float | None = None) -> Life:
+        """How it ended: by itself, or killed after some seconds."""
+        self._process.join(seconds)
+        if seconds is not None:
+            self._process.kill()
+            self._process.join()
+        lasted = time.monotonic() - self._started
+        count = self._out.with_suffix(".writes")
+        writes = int(count.read_text() or 0) if count.exists() else 0
+        output = self._out.read_text(errors="replace") if self._out.exists() else ""
+        status = self._process.exitcode
+        assert status is not None
+        return Life(status, writes, lasted, output)

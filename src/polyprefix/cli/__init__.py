@@ -9,10 +9,10 @@ def main() -> None:
     """Entry point of ``polyprefix``: run a command. A user's mistake gets a message instead of a
     traceback, and exit status 2."""
     from polyprefix.cli.app import app
-    from polyprefix.config import PolyprefixError
+    from polyprefix.config import PolyprefixError, printable
 
     try:
         app()
     except PolyprefixError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}", keep="\n\t"), file=sys.stderr)
         sys.exit(2)

@@ -14,7 +14,7 @@ from rich.text import Text
 from polyprefix.cli import options
 from polyprefix.cli.output import console, progress_on
 from polyprefix.config import ConfigError, RunConfig
-from polyprefix.report import new_table
+from polyprefix.report import new_table, plain
 
 if TYPE_CHECKING:
     from polyprefix.study import Plan
@@ -112,7 +112,7 @@ def _changes(spec: RunConfig) -> list[tuple[str, RunConfig]]:
 
 def show(planned: Plan, others: Sequence[tuple[str, Plan]], out: Console) -> None:
     """Print a plan, and what changes come to."""
-    out.print(Text(f"{planned.method} on {planned.model}, {planned.device}", style="bold"))
+    out.print(plain(f"{planned.method} on {planned.model}, {planned.device}", style="bold"))
     share = planned.trainable / planned.parameters
     out.print(
         Text(f"{planned.parameters:,} parameters; {planned.trainable:,} are trained ({share:.3%})")

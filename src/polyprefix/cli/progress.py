@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from polyprefix.config import printable
+
 EVERY = 15.0
 """Seconds between lines where there is no terminal to draw a bar on."""
 
@@ -66,4 +68,5 @@ class ConsoleProgress:
             self._bar = None
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        shown = printable(text, keep="\n\t")
+        self._console.print(shown, markup=False, highlight=False, soft_wrap=True)

@@ -240,7 +240,7 @@ def _report(study: Study, folder: StudyFolder, out: Console, examples: int | Non
     """Print results and write the page; ``False``: there are none yet."""
     from polyprefix.analysis import LabelledRun
     from polyprefix.analysis import settings as settings_of
-    from polyprefix.report import EXAMPLES, notes, show_notes, show_settings, write_page
+    from polyprefix.report import EXAMPLES, notes, plain, show_notes, show_settings, write_page
 
     runs = [
         LabelledRun(run.labels, record)
@@ -270,5 +270,5 @@ def _report(study: Study, folder: StudyFolder, out: Console, examples: int | Non
     )
     if files:
         out.print(Text(f"{len(files)} files of figures and tables stand beside the page:"))
-    out.print(Text(f"{page}"))
+    out.print(plain(f"{page}"))
     return True

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.text import Text
 
 from polyprefix.config import Study, StudyRun, read_yaml
-from polyprefix.report import duration, new_table
+from polyprefix.report import duration, new_table, plain
 from polyprefix.results import StudyFolder
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def show_plan(study: Study, planned: Sequence[Planned], console: Console) -> Non
     if known:
         text += f": about {duration(sum(known))}, loading of models and data not counted"
         text += "" if len(known) == len(waiting) else f" ({len(known)} of them estimated)"
-    console.print(Text(f"{text}."))
+    console.print(plain(f"{text}."))
     _show_errors([(item.run, item.error) for item in planned if item.error], console)
 
 
@@ -55,7 +54,7 @@ def show_states(study: Study, folder: StudyFolder, console: Console) -> None:
     console.print(table)
     counts = Counter(states)
     text = ", ".join(f"{count} {state}" for state, count in counts.items())
-    console.print(Text(f"{len(study.runs)} runs in {folder.path}: {text}."))
+    console.print(plain(f"{len(study.runs)} runs in {folder.path}: {text}."))
     failed = [
         (run, folder.error(run.key) or "")
         for run, state in zip(study.runs, states, strict=True)
@@ -79,7 +78,7 @@ def _show_errors(failed: Sequence[tuple[StudyRun, str]], console: Console) -> No
         together.setdefault(error, []).append(run)
     for error, runs in together.items():
         more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
-        console.print(Text(f"{runs[0].name}{more}: {error}", style="red"))
+        console.print(plain(f"{runs[0].name}{more}: {error}", style="red", keep="\n"))
 
 
 def _keys(study: Study) -> list[str]:

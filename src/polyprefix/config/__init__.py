@@ -34,11 +34,13 @@ from polyprefix.config.study import (
     run_key,
     sweep,
 )
+from polyprefix.config.text import Line, printable
 
 __all__ = [
     "ConfigError",
     "DataError",
     "DecodingConfig",
+    "Line",
     "ModelConfig",
     "OutOfMemory",
     "PolyprefixError",
@@ -61,6 +63,7 @@ __all__ = [
     "is_task_file",
     "override",
     "parse_value",
+    "printable",
     "put",
     "read_study",
     "read_yaml",

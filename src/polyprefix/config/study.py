@@ -34,6 +34,7 @@ from polyprefix.config.files import Place, override, parse_values, put, read_yam
 from polyprefix.config.identity import digest
 from polyprefix.config.run import RunConfig
 from polyprefix.config.spec import Spec
+from polyprefix.config.text import Line
 
 CASES = "cases"
 """The axis whose mappings are laid over the whole configuration."""
@@ -49,7 +50,7 @@ class StudyConfig(Spec):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Of the folder of its runs: letters, digits, ``.``, ``_`` and ``-``."""
-    title: str
+    title: Line
     """For people."""
     paper: str = ""
     """Whose experiment it is."""

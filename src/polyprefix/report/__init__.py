@@ -1,6 +1,6 @@
 """Tables of records for people."""
 
-from polyprefix.report.console import new_table, show_comparison, show_record
+from polyprefix.report.console import new_table, plain, show_comparison, show_record
 from polyprefix.report.page import EXAMPLES, settings_by_method, write_page
 from polyprefix.report.study import duration, notes, show_notes, show_settings
 
@@ -9,6 +9,7 @@ __all__ = [
     "duration",
     "new_table",
     "notes",
+    "plain",
     "settings_by_method",
     "show_comparison",
     "show_notes",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, JustifyMethod
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -19,14 +19,17 @@ from polyprefix.analysis import (
     language_scores,
     mean_calibrated,
 )
+from polyprefix.config import printable
 from polyprefix.languages import get
 
 
 def show_record(record: dict[str, Any], console: Console) -> None:
     """Print what a run was, its score table, and means by family and script."""
-    console.print(Text(_headline(record), style="bold"))
+    console.print(plain(_headline(record), style="bold"))
     if record["status"] != "finished":
-        console.print(Text(f"status: {record['status']} {record.get('error', '')}".rstrip()))
+        console.print(
+            plain(f"status: {record['status']} {record.get('error', '')}".rstrip(), keep="\n")
+        )
     if "scores" not in record:
         return
     rows = language_scores(record)
@@ -41,7 +44,7 @@ def show_record(record: dict[str, Any], console: Console) -> None:
             _groups("script", headline, group_scores(rows, lambda language: language.script)),
         )
     )
-    console.print(Text(_verdict(rows, targets)))
+    console.print(plain(_verdict(rows, targets)))
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
@@ -51,7 +54,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     """
     runs, source = comparison.runs, comparison.languages[0]
     record = runs[0].record
-    console.print(Text(f"{record['task']['title']} on {record['model']['name']}", style="bold"))
+    console.print(plain(f"{record['task']['title']} on {record['model']['name']}", style="bold"))
     # In a narrow terminal a name breaks where it has its underscore.
     table = new_table("", *(run.name.replace("_", "_\u200b") for run in runs))
     for column in table.columns:
@@ -71,7 +74,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     note = f"The score is {named(comparison.headline)}"
     if comparison.majority is not None:
         note += f"; always giving the most frequent label has {comparison.majority:.3f}"
-    console.print(Text(f"{note}."))
+    console.print(plain(f"{note}."))
 
 
 def _gap(run: MethodRun) -> str:
@@ -102,12 +105,26 @@ def _headline(record: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def plain(text: str, style: str = "", keep: str = "") -> Text:
+    """A text as one: nothing in it is markup, moves the cursor or turns the line around, but what
+    is to be kept."""
+    return Text(printable(text, keep), style=style)
+
+
+class _Table(Table):
+    """A table whose cells are texts."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        texts = (plain(cell) if isinstance(cell, str) else cell for cell in cells)
+        super().add_row(*texts, **options)
+
+
 def new_table(*columns: str, left: int = 1) -> Table:
     """An empty table whose first columns, ``left`` of them, stand left and the others right."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = _Table(box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
         side: JustifyMethod = "left" if place < left else "right"
-        table.add_column(Text(column), justify=side, no_wrap=0 < place < left)
+        table.add_column(plain(column), justify=side, no_wrap=0 < place < left)
     return table
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from polyprefix.analysis import Setting
 from polyprefix.config import Study
-from polyprefix.report.console import named, new_table, number, signed
+from polyprefix.report.console import named, new_table, number, plain, signed
 
 SELECTION = (
     "Checkpoints are selected on the source language's dev split alone, and so is {keys}. No score "
@@ -30,9 +30,9 @@ def duration(seconds: float) -> str:
 def show_notes(study: Study, console: Console) -> None:
     """Title, and what the study says of its paper."""
     config = study.config
-    console.print(Text(config.title, style="bold"))
+    console.print(plain(config.title, style="bold"))
     for name, text in notes(study):
-        console.print(Text.assemble((f"{name}: ", "bold"), text))
+        console.print(Text.assemble((f"{name}: ", "bold"), plain(text)))
 
 
 def notes(study: Study) -> list[tuple[str, str]]:
@@ -49,7 +49,7 @@ def show_settings(found: Sequence[Setting], select: Sequence[str], console: Cons
     for group in groups(found):
         record = group[0].runs[0].record
         task = record["task"]
-        console.print(Text(f"{task['title']} on {record['model']['name']}", style="bold"))
+        console.print(plain(f"{task['title']} on {record['model']['name']}", style="bold"))
         keys = list(dict.fromkeys(key for setting in group for key in setting.labels))
         keys = [key for key in keys if len({str(s.labels.get(key)) for s in group}) > 1] or keys
         columns = ("dev", "source", "mean of others", "±", "gap", "seeds")
@@ -65,8 +65,8 @@ def show_settings(found: Sequence[Setting], select: Sequence[str], console: Cons
                 str(len(setting.runs)),
             )
         console.print(table)
-        console.print(Text(f"The score is {named(task['headline'])}; ± is over seeds."))
-    console.print(Text(selection(select)))
+        console.print(plain(f"The score is {named(task['headline'])}; ± is over seeds."))
+    console.print(plain(selection(select)))
 
 
 def selection(select: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from polyprefix.config import printable
+
 SplitName = Literal["train", "dev", "test"]
 """What a part of a task's data is for."""
 
@@ -117,8 +119,7 @@ LONGEST = 400
 
 def _one_line(reason: str) -> str:
     """A reason as it can be printed: a row's texts may turn the line around, or colour it."""
-    cut = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]}..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return printable(reason if len(reason) <= LONGEST else f"{reason[:LONGEST]}...")
 
 
 def text_in(row: Row, column: str) -> str:

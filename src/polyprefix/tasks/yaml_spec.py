@@ -10,30 +10,15 @@ import re
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from unicodedata import bidirectional, category
 
 import yaml
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from polyprefix.config import ConfigError, Spec, unknown
+from polyprefix.config import ConfigError, Line, Spec, unknown
 from polyprefix.tasks.examples import SplitName
 from polyprefix.tasks.scores import ANSWER_SCORES, CHOICE_SCORES
 
 Text = Annotated[str, StringConstraints(min_length=1)]
-
-
-def _line(text: str) -> str:
-    for character in text:
-        if category(character) == "Cc" or bidirectional(character) in TURNING:
-            raise ValueError(f"the character {character!r} has no place in one line of text")
-    return text
-
-
-TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-"""Kinds of characters that turn what stands around them."""
-
-Line = Annotated[Text, AfterValidator(_line)]
-"""What is shown in terminals and tables: it moves no cursor, and turns nothing around."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 

@@ -20,6 +20,7 @@ from polyprefix.config import ConfigError
 from polyprefix.methods.base import Adapter, MethodConfig, NotInPeft, Setting, register_method
 from polyprefix.methods.layers import Layers, parse_layers
 from polyprefix.models import Backbone, current
+from polyprefix.models.offload import weights_in_place
 
 _NAMES = "_polyprefix_lora"
 _READ = {
@@ -105,6 +106,7 @@ class Lora(Adapter):
         )
         device = self.backbone.device
         with (
+            weights_in_place(self.backbone.model),
             warnings.catch_warnings(),
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         ):
@@ -123,7 +125,7 @@ class Lora(Adapter):
             module.__dict__[_NAMES][self.index] = self._name
         self._check_targets()
         for value in self.trainable().values():
-            value.data = value.data.float()
+            value.data = value.data.to(device, torch.float32)
             value.requires_grad_(True)
 
     def _check_targets(self) -> None:

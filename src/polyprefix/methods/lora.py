@@ -114,6 +114,8 @@ class Lora(Adapter):
             try:
                 # several adapters on one backbone are what this is for
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")
+                # merging in place, which is not done here
+                warnings.filterwarnings("ignore", "TorchaoLoraLinear was instantiated without")
                 inject_adapter_in_model(config, self.backbone.model, adapter_name=self._name)
             except ValueError as error:
                 raise ConfigError(f"method lora: {error}") from None

@@ -12,8 +12,8 @@ is anything that is trained.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
+from importlib.util import find_spec
 from types import MethodType
 from typing import Any
 
@@ -31,7 +31,7 @@ of the latter, which narrow models cannot be divided into; 16 cost 0.03 bits a w
 
 
 def _torchao_config(kind: str) -> Any:
-    if importlib.util.find_spec("torchao") is None:
+    if find_spec("torchao") is None:
         raise UnsupportedModel(
             f"key 'model.quantization': {kind!r} needs torchao: pip install "
             "'polyprefix[quantization]'"

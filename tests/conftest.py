@@ -189,3 +189,9 @@ def make(tiny_folder: Path, sib_folder: Path, tmp_path: Path) -> Callable[..., R
         return RunConfig.read(values)
 
     return config
+
+
+def with_model(config: RunConfig, **keys: Any) -> RunConfig:
+    """The configuration with other keys of its section ``model``."""
+    values = config.model_dump(mode="json")
+    return type(config).read(values | {"model": values["model"] | keys})

@@ -39,7 +39,7 @@ def load(name: str, *, device: str | torch.device = "cpu", **options: Any) -> Ad
         name: hub name, folder, or ``polyprefix/nano``.
         device: where it computes.
         options: further keys of :class:`ModelConfig`: ``revision``, ``dtype``,
-            ``trust_remote_code``.
+            ``quantization``, ``offload``, ``trust_remote_code``.
 
     Raises:
         UnsupportedModel: it cannot be loaded, or its family is not supported.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from polyprefix.cli import options
 from polyprefix.cli.output import console, progress_on
-from polyprefix.config import ConfigError, RunConfig
+from polyprefix.config import ConfigError, RunConfig, UnsupportedModel
 from polyprefix.report import new_table, plain
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ def plan(
     planned = plan_run(spec, available=available, progress=progress_on(quiet or as_json))
     others: list[tuple[str, Plan]] = []
     if planned.fits is False:
-        others = [
-            (setting, plan_run(changed, available=available)) for setting, changed in _changes(spec)
-        ]
+        for setting, changed in _changes(spec):
+            with suppress(ConfigError, UnsupportedModel):  # not with this model, method or device
+                others.append((setting, plan_run(changed, available=available)))
     if as_json:
         tried = [{"change": change, **other.as_dict()} for change, other in others]
         typer.echo(json.dumps(planned.as_dict() | {"changes": tried}, indent=2))
@@ -104,9 +105,18 @@ def _changes(spec: RunConfig) -> list[tuple[str, RunConfig]]:
     found.append(
         ("... and micro_batch_tokens=512, evaluation_batch_tokens=512", {"runtime": small})
     )
-    if spec.model.dtype == "float32":
-        narrow = spec.model.model_copy(update={"dtype": "bfloat16"})
-        found.append(("... and model.dtype=bfloat16", {"runtime": small, "model": narrow}))
+    model = spec.model
+    if model.dtype == "float32":
+        model = model.model_copy(update={"dtype": "bfloat16"})
+        found.append(("... and model.dtype=bfloat16", {"runtime": small, "model": model}))
+    if model.quantization is None and model.offload == "none":
+        for name, key, value in (
+            ("... and model.quantization=int8", "quantization", "int8"),
+            ("... and model.quantization=nf4 in its place", "quantization", "nf4"),
+            ("... and model.offload=cpu in its place", "offload", "cpu"),
+        ):
+            other = model.model_copy(update={key: value})
+            found.append((name, {"runtime": small, "model": other}))
     return [(name, spec.model_copy(update=update)) for name, update in found]
 
 

@@ -55,8 +55,24 @@ class ModelConfig(Spec):
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Of the frozen weights; ``auto`` takes the one they are stored in. What is trained is in
     float32 whatever this says."""
+    quantization: Literal["int8", "nf4"] | None = None
+    """Hold the frozen linear maps of the layers in 8 or 4 bits, by torchao (extra
+    ``quantization``); ``dtype`` is then what is computed in. Not with a method that trains the
+    model's own weights."""
+    offload: Literal["none", "cpu"] = "none"
+    """``cpu``: the layers' frozen weights wait in main memory and come to the device one at a time.
+    Training then needs ``runtime.gradient_checkpointing``. Changes no result."""
     trust_remote_code: bool = False
     """Let transformers run Python code that comes with a model on the hub."""
+
+    @model_validator(mode="after")
+    def _whole_weights_move(self) -> Self:
+        if self.quantization is not None and self.offload != "none":
+            raise ValueError(
+                "'offload' moves whole weights and cannot move quantised ones: leave "
+                "'model.offload' or 'model.quantization' out"
+            )
+        return self
 
 
 class TaskConfig(Spec):

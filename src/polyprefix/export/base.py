@@ -24,6 +24,7 @@ from polyprefix.config import ConfigError, Registry, RunConfig, RunError, unknow
 from polyprefix.export.folder import made_whole
 from polyprefix.methods import AdaptedModel, Adapter
 from polyprefix.models import load_pretrained
+from polyprefix.models.quantization import dequantised, quantised_maps
 from polyprefix.results import Progress, RunFolder, Silent, package_versions, source_commit
 from polyprefix.study import load_run
 
@@ -65,9 +66,13 @@ class Source:
         return self.model.backbone.dtype if name is None else DTYPES[name]
 
     def pretrained(self) -> tuple[Any, Any]:
-        """The run's model and tokenizer as they were published, in float32."""
-        config = self.config.model.model_copy(update={"dtype": "float32"})
-        model, tokenizer, _ = load_pretrained(config)
+        """The run's model and tokenizer as they were published, in float32; where the run has
+        quantised weights, with the numbers that those stand for."""
+        update = {"dtype": "float32", "quantization": None}
+        model, tokenizer, _ = load_pretrained(self.config.model.model_copy(update=update))
+        for name, module in quantised_maps(self.model.backbone.model).items():
+            plain = model.get_submodule(name.replace(".base_layer", ""))
+            plain.weight.data = dequantised(module.weight).float()
         return model.eval(), tokenizer
 
     def with_trained_backbone(self) -> tuple[Any, Any]:
@@ -201,12 +206,23 @@ def export(
         source = Source(folder, record, model, options)
         target.refuse(source)
         progress.say(f"writing {output}")
-        notes = target.write(source, made.path)
+        notes = [*target.write(source, made.path), *_of_weights(source)]
         difference = None
         if check:
             difference = _difference(source, target, made.path)
         made.manifest = _manifest(source, target, notes, difference)
     return Told(notes, difference)
+
+
+def _of_weights(source: Source) -> list[str]:
+    kind = source.model.backbone.quantization
+    if kind is None:
+        return []
+    return [
+        f"the run computes with weights in {kind}: what has weights of the model has those numbers "
+        "in full, and what is only an adapter gives the run's scores on a model that is quantised "
+        "the same way"
+    ]
 
 
 @contextmanager

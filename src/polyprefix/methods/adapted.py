@@ -16,6 +16,7 @@ from polyprefix.methods.base import (
     Adapter,
     MethodConfig,
     Setting,
+    check_frozen,
     method_config,
     method_of,
 )
@@ -83,6 +84,7 @@ class AdaptedModel(nn.Module):
             raise ConfigError(f"the model has an adapter {name!r} already")
         if not isinstance(config, MethodConfig):
             config = method_config(config)
+        check_frozen(method_of(config), config, self.backbone)
         if (loaded := method_of(config).loaded(self, config, name)) is not None:
             return loaded
         ids = None

@@ -18,7 +18,14 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
-from polyprefix.config import ConfigError, PolyprefixError, Registry, Spec
+from polyprefix.config import (
+    ConfigError,
+    ModelConfig,
+    PolyprefixError,
+    Registry,
+    Spec,
+    UnsupportedModel,
+)
 from polyprefix.models import Backbone
 
 if TYPE_CHECKING:
@@ -240,6 +247,36 @@ class Adapter(nn.Module, ABC):
     def num_trainable(self) -> int:
         """Number of trainable parameters."""
         return sum(value.numel() for value in self.trainable().values())
+
+
+def check_frozen(
+    adapter: type[Adapter], config: MethodConfig, model: ModelConfig | Backbone
+) -> None:
+    """Refuse to train weights of the model that can only be read.
+
+    Args:
+        adapter: the method.
+        config: of it.
+        model: which, or how it was loaded.
+
+    Raises:
+        UnsupportedModel: the method trains them.
+    """
+    if not adapter.trains or adapter.mixes(config):
+        return
+    if model.quantization is not None:
+        key = f"model.quantization: {model.quantization}"
+        reason = "are rounded to few bits, which the small steps of training do not change"
+    elif model.offload != "none":
+        key = f"model.offload: {model.offload}"
+        reason = "are put on the device as copies, and what is done to a copy is lost"
+    else:
+        return
+    raise UnsupportedModel(
+        f"{adapter.title} with this configuration trains the model's own weights, and with "
+        f"'{key}' these {reason}. Leave that key out, or take a method that leaves the model "
+        "frozen: a prefix, lora, bottleneck."
+    )
 
 
 def register_method(adapter: type[Adapter]) -> type[Adapter]:

@@ -20,6 +20,7 @@ from polyprefix.config import ConfigError
 from polyprefix.methods.base import Adapter, MethodConfig, NotInPeft, Setting, register_method
 from polyprefix.methods.layers import Layers, parse_layers
 from polyprefix.models import Backbone, current
+from polyprefix.models.offload import weights_in_place
 
 _NAMES = "_polyprefix_lora"
 _READ = {
@@ -105,6 +106,7 @@ class Lora(Adapter):
         )
         device = self.backbone.device
         with (
+            weights_in_place(self.backbone.model),
             warnings.catch_warnings(),
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         ):
@@ -112,6 +114,8 @@ class Lora(Adapter):
             try:
                 # several adapters on one backbone are what this is for
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")
+                # merging in place, which is not done here
+                warnings.filterwarnings("ignore", "TorchaoLoraLinear was instantiated without")
                 inject_adapter_in_model(config, self.backbone.model, adapter_name=self._name)
             except ValueError as error:
                 raise ConfigError(f"method lora: {error}") from None
@@ -123,7 +127,7 @@ class Lora(Adapter):
             module.__dict__[_NAMES][self.index] = self._name
         self._check_targets()
         for value in self.trainable().values():
-            value.data = value.data.float()
+            value.data = value.data.to(device, torch.float32)
             value.requires_grad_(True)
 
     def _check_targets(self) -> None:

@@ -1,5 +1,6 @@
 """Backbones: loading, families, prefix-aware attention."""
 
+import polyprefix.models.messages  # noqa: F401
 from polyprefix.models.backbone import PACKAGED, Backbone, load_backbone, load_pretrained
 from polyprefix.models.context import CallContext, Entering, calling, current
 from polyprefix.models.families import Family, families, get_family, register_family

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -20,6 +20,8 @@ from polyprefix.models import attention, context
 from polyprefix.models.families import Family, supported_family
 from polyprefix.models.hidden_states import make_enterable
 from polyprefix.models.layout import outputs_together
+from polyprefix.models.offload import offload_layers
+from polyprefix.models.quantization import keep_weights_narrow, quantization_config
 from polyprefix.models.rotary import is_fixed
 
 PACKAGED = {"polyprefix/nano": Path(__file__).parent / "packaged" / "nano"}
@@ -35,6 +37,8 @@ class Backbone:
         tokenizer: its tokenizer, ``None`` where only tensors are computed.
         name: hub name or folder.
         revision: the hub's commit of the weights, or a hash of a local folder's files.
+        quantization: of its linear maps, see :mod:`polyprefix.models.quantization`.
+        offload: ``cpu``: its layers wait in main memory, see :mod:`polyprefix.models.offload`.
         tuned: an adapter trains, or has trained, the model's own weights.
     """
 
@@ -42,6 +46,8 @@ class Backbone:
     tokenizer: Any = None
     name: str = ""
     revision: str | None = None
+    quantization: Literal["int8", "nf4"] | None = None
+    offload: Literal["none", "cpu"] = field(default="none", init=False)
     tuned: bool = field(default=False, init=False)
     family: Family = field(init=False)
 
@@ -57,6 +63,8 @@ class Backbone:
             self.model.set_attn_implementation(attention.IMPLEMENTATION)
         for number, layer in enumerate(self.layers):
             make_enterable(layer, number)
+        if self.quantization is not None:
+            keep_weights_narrow(self.model)
         self.model.requires_grad_(False)
         self.model.eval()
 
@@ -158,6 +166,11 @@ class Backbone:
             return None
         return window
 
+    def offload_layers(self, device: torch.device) -> None:
+        """Keep the layers' weights in main memory, where all are now, and compute on a device."""
+        offload_layers(self.model, self.layers, device)
+        self.offload = "cpu"
+
     # Computation -------------------------------------------------------------------------------
 
     def hidden_states(self, **inputs: Any) -> Any:
@@ -239,18 +252,32 @@ def _loading(config: ModelConfig) -> Iterator[None]:
         ) from error
 
 
-def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
+def load_pretrained(
+    config: ModelConfig, device: torch.device | None = None
+) -> tuple[Any, Any, str | None]:
     """A model, its tokenizer and its revision, as transformers loads them from the hub, a folder or
     the package.
 
+    Args:
+        config: which model.
+        device: where a quantised one is to be, by default the CPU; others are on the CPU.
+
     Raises:
-        UnsupportedModel: the family is not registered, or the files cannot be loaded.
+        UnsupportedModel: the family is not registered, the model cannot be quantised as it should
+            be, or the files cannot be loaded.
     """
     with _loading(config):
         source, common = _source(config)
         model_config = AutoConfig.from_pretrained(source, **common)
         supported_family(model_config)  # before any weight is read
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
+        more: dict[str, Any] = {}
+        if config.quantization is not None:
+            trust = config.trust_remote_code
+            more["quantization_config"] = quantization_config(
+                config.quantization, model_config, trust_remote_code=trust
+            )
+            more["device_map"] = {"": device or torch.device("cpu")}  # where it is quantised
         bars = transformers_logging.is_progress_bar_enabled()
         transformers_logging.disable_progress_bar()
         try:
@@ -258,6 +285,7 @@ def load_pretrained(config: ModelConfig) -> tuple[Any, Any, str | None]:
                 source,
                 dtype=DTYPES.get(config.dtype, "auto"),
                 use_safetensors=True,
+                **more,
                 **common,
             )
         finally:
@@ -273,10 +301,17 @@ def load_backbone(config: ModelConfig, device: str | torch.device = "cpu") -> Ba
     Raises:
         UnsupportedModel: see :func:`load_pretrained`.
     """
-    model, tokenizer, revision = load_pretrained(config)
-    model = model.to(device)
-    outputs_together(model)
-    return Backbone(model, tokenizer, config.name, revision)
+    device = torch.device(device)
+    model, tokenizer, revision = load_pretrained(config, device)
+    # On a CPU all weights are in main memory.
+    offloaded = config.offload == "cpu" and device.type != "cpu"
+    if config.quantization is None and not offloaded:
+        model = model.to(device)
+        outputs_together(model)
+    backbone = Backbone(model, tokenizer, config.name, revision, config.quantization)
+    if offloaded:
+        backbone.offload_layers(device)
+    return backbone
 
 
 HASHED_WHOLE = 1 << 28

@@ -19,6 +19,7 @@ PACKAGES = (
     "tokenizers",
     "peft",
     "accelerate",
+    "torchao",
     "datasets",
     "safetensors",
     "numpy",

@@ -7,24 +7,26 @@ where the model is there: they train and score for some seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from polyprefix.config import RunConfig
-from polyprefix.methods import AdaptedModel, Adapter, method_config, method_of
+from polyprefix.methods import AdaptedModel, Adapter, check_frozen, method_config, method_of
 from polyprefix.models import Backbone
 from polyprefix.models.backbone import DTYPES, read_config
 from polyprefix.models.batching import ATTENTION_LENGTH, Batch, Text, beginnings, lay_out
 from polyprefix.models.budget import training_tokens
+from polyprefix.models.quantization import quantise, stored_bytes
 from polyprefix.results import Progress, Silent, free_memory
 from polyprefix.study.fit import Fitting
-from polyprefix.study.prepare import choose_device
+from polyprefix.study.prepare import check_offload, choose_device
 from polyprefix.study.run import starting_text
 from polyprefix.study.simulation import (
     StepMemory,
@@ -118,6 +120,8 @@ def plan_run(
     device = (
         torch.device(config.runtime.device) if elsewhere else choose_device(config.runtime.device)
     )
+    check_frozen(method_of(method), method, config.model)
+    check_offload(config, device, trains=method_of(method).trains)
     progress.say("reading the data and the model's configuration")
     data = load_task_data(config.task, seed=config.seed, with_training=method_of(method).trains)
     model_config, tokenizer = read_config(config.model)
@@ -130,10 +134,14 @@ def plan_run(
         if not method_of(method).mixes(method):  # what is trained is in float32
             dtype = torch.float32
         made = AutoModelForCausalLM.from_config(model_config, dtype=dtype or torch.float32)
-        model = AdaptedModel(Backbone(made, tokenizer, config.model.name))
+        kind = config.model.quantization
+        if kind is not None:
+            quantise(made, kind)
+        model = AdaptedModel(Backbone(made, tokenizer, config.model.name, quantization=kind))
         parameters = made.num_parameters()
         adapter = attach_without_numbers(model, method, starting_text(data))
-        weights = _weights(model, adapter, program)
+        offloaded = config.model.offload == "cpu"
+        weights = _weights(model, adapter, program, offloaded=offloaded)
         tokens, training = 0, list[Part]()
         if adapter.trains:
             tokens, step, kept = _training(config, model, data, device)
@@ -161,27 +169,33 @@ def _available(device: torch.device, program: int) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
 
 
-def _size(tensors: Iterable[torch.Tensor]) -> int:
-    return sum(value.numel() * value.element_size() for value in tensors)
-
-
-def _weights(model: AdaptedModel, adapter: Adapter, program: int) -> list[Part]:
+def _weights(model: AdaptedModel, adapter: Adapter, program: int, *, offloaded: bool) -> list[Part]:
     trained = list(adapter.trainable().values())
     ids = {id(value) for value in trained}
-    backbone = model.backbone.model
-    others = [v for v in (*backbone.parameters(), *backbone.buffers()) if id(v) not in ids]
+    others = [v for v in _tensors(model.backbone.model) if id(v) not in ids]
+    frozen = stored_bytes(others)
+    if offloaded:  # but one layer's at a time: what computes it again in the backward pass keeps
+        layers = [
+            stored_bytes(v for v in _tensors(layer) if id(v) not in ids)
+            for layer in model.backbone.layers
+        ]
+        frozen += max(layers) - sum(layers)
     return [
         Part("program and data", program),
-        Part("frozen weights", _size(others)),
-        Part("trained weights", _size(trained)),
+        Part("frozen weights", frozen),
+        Part("trained weights", stored_bytes(trained)),
     ]
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _step_parts(adapter: Adapter, step: StepMemory, device: torch.device) -> list[Part]:
     """What a step takes, at its fullest moment: in the backward pass, or where the optimizer works,
     by when activations are gone and all gradients are there."""
     trained = list(adapter.trainable().values())
-    size = _size(trained)
+    size = stored_bytes(trained)
     # torch's AdamW goes through all tensors at once on a GPU, and one by one elsewhere.
     largest = max(value.numel() * value.element_size() for value in trained)
     working = size + (size if device.type == "cuda" else 2 * largest)

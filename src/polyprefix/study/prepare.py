@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from polyprefix.config import ConfigError, DecodingConfig, RunConfig, digest
-from polyprefix.methods import Adapter, MethodConfig, method_config, method_of
+from polyprefix.methods import Adapter, MethodConfig, check_frozen, method_config, method_of
 from polyprefix.models import Backbone
 from polyprefix.results import Progress, RunFolder
 from polyprefix.study.kept import Kept
@@ -71,7 +71,9 @@ def prepare(config: RunConfig, progress: Progress, kept: Kept | None = None) -> 
     kept = kept or Kept()
     method = method_config(config.method)
     adapter_type = method_of(method)
+    check_frozen(adapter_type, method, config.model)
     device = choose_device(config.runtime.device)
+    check_offload(config, device, trains=adapter_type.trains)
     data = kept.data(config.task, config.seed, with_training=adapter_type.trains)
     sizes = sum(map(len, data.test.values()))
     progress.say(
@@ -92,6 +94,26 @@ def prepare(config: RunConfig, progress: Progress, kept: Kept | None = None) -> 
     return Prepared(config, method, rate, data, backbone, identity, folder)
 
 
+def check_offload(config: RunConfig, device: torch.device, *, trains: bool) -> None:
+    """Refuse ``model.offload`` where it would save nothing.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    if config.model.offload == "none":
+        return
+    if device.type == "cpu":
+        raise ConfigError(
+            "key 'model.offload' has no effect on a CPU: all weights are in main memory"
+        )
+    if trains and not config.runtime.gradient_checkpointing:
+        raise ConfigError(
+            "key 'model.offload': a training keeps the weights of all adapted layers on the device "
+            "until the backward pass, unless layers are computed again: set "
+            "runtime.gradient_checkpointing to true"
+        )
+
+
 def _identity(
     config: RunConfig, method: MethodConfig, rate: float, data: TaskData, backbone: Backbone
 ) -> dict[str, Any]:
@@ -99,7 +121,10 @@ def _identity(
     task = config.task.model_dump(mode="json", exclude={"data", "train_data", "revision", "prompt"})
     written = isinstance(data.task, AnswerTask)
     train = config.train.model_dump(mode="json") | {"learning_rate": rate}
-    model = config.model.model_dump(mode="json", exclude={"name", "revision", "trust_remote_code"})
+    plain = {"name", "revision", "trust_remote_code", "offload"}
+    if config.model.quantization is None:  # as in runs that were made before there was any
+        plain.add("quantization")
+    model = config.model.model_dump(mode="json", exclude=plain)
     return {
         "version": IDENTITY_VERSION,
         "model": model | {"revision": backbone.revision or config.model.name},

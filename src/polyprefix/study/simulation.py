@@ -27,6 +27,7 @@ from polyprefix.methods import AdaptedModel, Adapter, MethodConfig
 from polyprefix.models import Entering, attention
 from polyprefix.models.batching import Batch
 from polyprefix.models.cache import TextCache
+from polyprefix.models.quantization import is_quantised, stored
 from polyprefix.training import micro_batch_losses
 
 
@@ -63,7 +64,9 @@ def attach_without_numbers(
         adapter = model.attach(method, text=text, restore=True)
     for module in model.modules():
         for name, value in module._parameters.items():
-            if value is not None and not isinstance(value, FakeTensor):
+            if value is None or is_quantised(value):  # what that is made of has no numbers
+                continue
+            if not isinstance(value, FakeTensor):
                 empty = torch.empty(value.shape, dtype=value.dtype, device=value.device)
                 module._parameters[name] = nn.Parameter(empty, value.requires_grad)
     return adapter
@@ -235,7 +238,8 @@ def generation_pass(model: AdaptedModel, rows: int, prompt: int, new: int) -> tu
 
 
 def _tracker(model: AdaptedModel) -> Allocations:
-    return Allocations([*model.parameters(), *model.buffers()])
+    tensors = (*model.parameters(), *model.buffers())
+    return Allocations(inner for tensor in tensors for inner in stored(tensor))
 
 
 def _parts(tracker: Allocations) -> StepMemory:

@@ -9,10 +9,12 @@ def main() -> None:
     """Entry point of ``polyprefix``: run a command. A user's mistake gets a message instead of a
     traceback, and exit status 2."""
     from polyprefix.cli.app import app
+    from polyprefix.cli.processes import at_the_end
     from polyprefix.config import PolyprefixError
 
-    try:
-        app()
-    except PolyprefixError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    with at_the_end():
+        try:
+            app()
+        except PolyprefixError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
+from polyprefix.distributed import spread
 from polyprefix.evaluation.decoding import Decoding, Row, RunningBatch
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import common, groups
@@ -37,7 +36,7 @@ def generate(
     batch_tokens: int | Budget,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Generated]:
-    """Answer every prompt under the adapter in use.
+    """Answer every prompt under the adapter in use; by all processes of a run, each prompt by one.
 
     Args:
         model: put into evaluation mode for the call.
@@ -53,7 +52,21 @@ def generate(
     Returns:
         The answers, in the order of ``prompts``.
     """
-    budget = Budget.of(batch_tokens)
+    budget = Budget.of(batch_tokens, shared=model.backbone.sharded)
+
+    def work(chosen: list[int]) -> list[Generated]:
+        return _generate(model, [prompts[i] for i in chosen], decoding, budget, advance)
+
+    return spread(model, prompts, work)
+
+
+def _generate(
+    model: AdaptedModel,
+    prompts: Sequence[list[int]],
+    decoding: Decoding,
+    budget: Budget,
+    advance: Callable[[int], None],
+) -> list[Generated]:
     rows = [Row.of(model, ids, decoding, model.active) for ids in prompts]
     # A window counts columns: the padding between a shared part and a shorter rest would move what
     # a query sees.
@@ -81,13 +94,13 @@ def generate(
     return [Generated(row.text, len(row.new), row.done) for row in rows]
 
 
-@torch.inference_mode()
 def _answer(model: AdaptedModel, rows: list[Row]) -> None:
     """Write the answers of a batch."""
-    running = RunningBatch(model)
-    running.join(rows)
-    while running.going:
-        running.step()
+    with model.without_gradients():
+        running = RunningBatch(model)
+        running.join(rows)
+        while running.going:
+            running.step()
 
 
 def _columns(rows: Sequence[Row]) -> int:

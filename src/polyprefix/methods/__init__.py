@@ -27,6 +27,7 @@ from polyprefix.methods.saved import SavedConfig
 from polyprefix.methods.storage import (
     described,
     find_adapter,
+    for_peft,
     load_adapter,
     save_adapter,
     save_for_peft,
@@ -44,6 +45,7 @@ __all__ = [
     "bottleneck",
     "described",
     "find_adapter",
+    "for_peft",
     "full",
     "get_method",
     "llama_adapter",

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -35,6 +36,7 @@ class Backbone:
         name: hub name or folder.
         revision: the hub's commit of the weights, or a hash of a local folder's files.
         tuned: an adapter trains, or has trained, the model's own weights.
+        sharded: every process of a run holds a part of it; calls are made by all at once.
     """
 
     model: Any
@@ -42,6 +44,7 @@ class Backbone:
     name: str = ""
     revision: str | None = None
     tuned: bool = field(default=False, init=False)
+    sharded: bool = field(default=False, init=False)
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:
@@ -175,8 +178,22 @@ class Backbone:
         ``hidden`` stands where the layer's normalised input stands. Other adapters that sit on
         W_k or W_v (LoRA) do not take part: the prefix's rows are not rows of the batch."""
         module = self.attentions[layer]
-        with context.calling(context.NO_ADAPTER):
+        with self._put_together(layer), context.calling(context.NO_ADAPTER):
             return self.family.project(module, hidden.to(self.dtype))
+
+    @contextmanager
+    def _put_together(self, layer: int) -> Iterator[None]:
+        """Within, this process has all of a layer; within a forward pass it has already."""
+        module: Any = self.layers[layer]
+        apart = self.sharded and any(isinstance(p, DTensor) for p in module.parameters())
+        if not apart:
+            yield
+            return
+        module.unshard()
+        try:
+            yield
+        finally:
+            module.reshard()
 
     def gradient_checkpointing(self, on: bool) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""

@@ -83,13 +83,29 @@ def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, st
     ]
 
 
-def execute(
-    groups: Sequence[Sequence[RunConfig]], folder: Path, size: int = 2, **more: str
-) -> None:
-    """Runs by several processes, one group after another."""
+def attempt(
+    groups: Sequence[Sequence[RunConfig]],
+    folder: Path,
+    size: int = 2,
+    memory: dict[str, int] | None = None,
+    **more: str,
+) -> list[tuple[int, str, str]]:
+    """Runs by several processes, one group after another; how each process ended."""
     path = folder / "groups.json"
-    path.write_text(json.dumps([[c.model_dump(mode="json") for c in group] for group in groups]))
-    for status, _, err in ended(start(["-m", "tests.distributed_worker", str(path)], size, **more)):
+    values = [[c.model_dump(mode="json") for c in group] for group in groups]
+    path.write_text(json.dumps({"groups": values, "memory": memory}))
+    return ended(start(["-m", "tests.distributed_worker", str(path)], size, **more))
+
+
+def execute(
+    groups: Sequence[Sequence[RunConfig]],
+    folder: Path,
+    size: int = 2,
+    memory: dict[str, int] | None = None,
+    **more: str,
+) -> None:
+    """As :func:`attempt`, with success."""
+    for status, _, err in attempt(groups, folder, size, memory, **more):
         assert status == 0, err
 
 
@@ -119,8 +135,10 @@ def assert_same(one: RunFolder, other: RunFolder) -> None:
         # AdamW divides small gradients by their size: where one is all rounding, so is its step
         torch.testing.assert_close(theirs[name], value, atol=2e-4, rtol=1e-3, msg=name)
     for code in LANGUAGES:
-        rows = zip(one.predictions(code) or [], other.predictions(code) or [], strict=True)
-        for expected, row in rows:
+        all_expected, rows = one.predictions(code), other.predictions(code)
+        assert all_expected
+        assert rows
+        for expected, row in zip(all_expected, rows, strict=True):
             assert row["id"] == expected["id"]
             assert row["prediction"] == expected["prediction"]
             assert row["logprobs"] == pytest.approx(expected["logprobs"], abs=2e-3)
@@ -226,6 +244,46 @@ def test_a_sweep(make: Make, tmp_path: Path) -> None:
         assert_same(one, RunFolder(tmp_path / "several" / record["id"]))
         assert_same(one, RunFolder(tmp_path / "parts" / record["id"]))
     assert "together" not in RunFolder(tmp_path / "parts" / record["id"]).record()
+
+
+# Memory ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_processes_halve_together(make: Make, tmp_path: Path) -> None:
+    """One of them runs out of memory, in training and in evaluation."""
+    config = make("lora", train={"steps": 4}, runtime={"evaluation_batch_tokens": 400})
+    execute([[in_folder(config, tmp_path / "several")]], tmp_path, memory={"rank": 1, "tokens": 40})
+    record = run(in_folder(config, tmp_path / "one"))
+    several = RunFolder(tmp_path / "several" / record["id"])
+    assert_same(RunFolder(tmp_path / "one" / record["id"]), several)
+    assert several.record()["training"]["micro_batch_tokens"] <= 40
+    assert several.record()["evaluation"]["batch_tokens"] <= 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("memory", "more", "message"),
+    [
+        ({"rank": 1, "tokens": 2}, {}, "does not fit by itself"),
+        ({"rank": 1}, {}, "out of memory in the optimizer's step"),
+        ({"rank": 1, "tokens": 40}, FSDP, "A smaller runtime.micro_batch_tokens helps"),
+        ({"rank": 0, "tokens": 40}, FSDP, "A smaller runtime.micro_batch_tokens helps"),
+    ],
+    ids=["text", "optimizer", "sharded-1", "sharded-0"],
+)
+def test_where_nothing_can_be_halved_all_end(
+    make: Make, tmp_path: Path, memory: dict[str, int], more: dict[str, str], message: str
+) -> None:
+    config = make("full", output=str(tmp_path / "runs"))
+    results = attempt([[config]], tmp_path, memory=memory, **more)
+    assert [status for status, _, _ in results] == [2, 2], results
+    assert message in results[memory["rank"]][2]
+    other = results[1 - memory["rank"]][2]
+    assert message in other or "another process of this run has ended" in other
+    assert not any("Traceback" in err for _, _, err in results)
+    [folder] = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+    assert RunFolder(folder).record()["status"] == "failed"
 
 
 # Ends --------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import typer
 from polyprefix.cli import adapters, options, study
 from polyprefix.cli.output import console, progress_on, resumable
 from polyprefix.cli.plan import PLAN_EXAMPLES, plan
-from polyprefix.cli.processes import first_process, several_processes
+from polyprefix.cli.processes import first_process, several_processes, started_alone
 from polyprefix.cli.serve import SERVE_EXAMPLES, serve
 from polyprefix.config import ConfigError, RunConfig, StudyRun, sweep
 
@@ -125,6 +125,8 @@ def run(
         run_sweep(sweep(values, sweeps, where), again=again, quiet=quiet)
         return
     spec = RunConfig.read(values, where=where)
+    if note := started_alone():
+        typer.echo(note, err=True)
 
     from polyprefix.report import show_record
     from polyprefix.study import run as execute

@@ -4,10 +4,12 @@ from polyprefix.distributed.sharding import shard
 from polyprefix.distributed.split import split
 from polyprefix.distributed.spread import spread
 from polyprefix.distributed.tensors import put, sum_gradients, total_norm, whole
-from polyprefix.distributed.world import World, joined, leave, world
+from polyprefix.distributed.world import World, connected, in_plain_words, joined, leave, world
 
 __all__ = [
     "World",
+    "connected",
+    "in_plain_words",
     "joined",
     "leave",
     "put",

@@ -229,6 +229,11 @@ def _asked_to_shard() -> bool:
     return True
 
 
+def connected() -> bool:
+    """Whether this process has met those that were started together with it."""
+    return _connected is not None
+
+
 def leave() -> None:
     """Take leave of the other processes, at the end of the program."""
     if dist.is_available() and dist.is_initialized():
@@ -243,8 +248,29 @@ def _told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        [first, *_] = str(error).splitlines() or [""]
-        raise RunError(
-            "another process of this run has ended or does not answer; what it said, if anything, "
-            f"is among the lines of this output. The same command goes on from here. ({first})"
-        ) from error
+        raise _gone(error) from error
+
+
+@contextmanager
+def in_plain_words() -> Iterator[None]:
+    """Within, torch itself talks to the other processes (FSDP2): say so where one is gone.
+
+    Raises:
+        RunError: it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
+            raise
+        raise _gone(error) from error
+
+
+def _gone(error: RuntimeError) -> RunError:
+    global _given_up
+    [first, *_] = str(error).splitlines() or [""]
+    _given_up = RunError(
+        "another process of this run has ended or does not answer; what it said, if anything, "
+        f"is among the lines of this output. The same command goes on from here. ({first})"
+    )
+    return _given_up

@@ -24,7 +24,7 @@ from polyprefix.config import (
     RunLocked,
     Unwritable,
 )
-from polyprefix.distributed import joined, shard, world
+from polyprefix.distributed import in_plain_words, joined, shard, world
 from polyprefix.evaluation import summarise
 from polyprefix.methods import (
     AdaptedModel,
@@ -124,7 +124,8 @@ def execute_together(
             except PolyprefixError as error:
                 outcomes[folder.id] = error
         try:
-            _work(begun, progress)
+            with in_plain_words():
+                _work(begun, progress)
         except Exception as error:  # whatever it was, no record must say "running" for ever
             for run in begun:
                 if run.outcome is None:

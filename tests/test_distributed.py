@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -144,8 +145,11 @@ def assert_same(one: RunFolder, other: RunFolder) -> None:
             assert row["logprobs"] == pytest.approx(expected["logprobs"], abs=2e-3)
 
 
+Cases = list[dict[str, Any]]
+
+
 def compare(
-    make: Make, tmp_path: Path, cases: Sequence[dict[str, Any]], size: int = 2, **more: str
+    make: Make, tmp_path: Path, cases: Cases, size: int = 2, **more: str
 ) -> list[dict[str, Any]]:
     """Each case by one process and by several; the records of the several."""
     configs = [make(**case) for case in cases]
@@ -164,33 +168,41 @@ def compare(
 
 METHODS = ("prefix_tuning", "llama_adapter", "soft_prompt", "lora", "full")
 
+FEW: Cases = [
+    {"method": "prefix_tuning", "train": {"steps": 3}},
+    {"method": "full", "train": {"steps": 3}},
+]
 
-@pytest.mark.slow
-def test_two_processes_are_as_one(make: Make, tmp_path: Path) -> None:
-    cases: list[dict[str, Any]] = [{"method": name} for name in METHODS]
-    cases += [
-        {"method": "bottleneck", "runtime": {"micro_batch_tokens": 64}},
-        {"method": "soft_prompt", "options": {"tune_backbone": True}},
-        {"method": "prefix_tuning", "train": {"batch_size": 1}},  # process 1 has no example
-        {"method": "none"},
-    ]
+MANY: Cases = [
+    *({"method": name} for name in METHODS),
+    {"method": "bottleneck", "runtime": {"micro_batch_tokens": 64}},
+    {"method": "soft_prompt", "options": {"tune_backbone": True}},
+    {"method": "prefix_tuning", "train": {"batch_size": 1}},  # process 1 has no example
+    {"method": "none"},
+]
+
+MANY_SHARDED: Cases = [
+    *({"method": name} for name in METHODS),
+    {"method": "bottleneck"},
+    {"method": "full", "runtime": {"micro_batch_tokens": 40}, "train": {"batch_size": 3}},
+    {"method": "prefix_tuning", "options": {"parameterization": "projected"}},
+    {"method": "prefix_tuning", "seed": 1, "runtime": {"gradient_checkpointing": True}},
+    {"method": "lora", "options": {"layers": "last:1"}, "train": {"batch_size": 1}},
+    {"method": "soft_prompt", "options": {"tune_backbone": True}},
+    {"method": "none"},
+]
+
+
+@pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_two_processes_are_as_one(make: Make, tmp_path: Path, cases: Cases) -> None:
     for record in compare(make, tmp_path, cases):
         assert record["machine"]["processes"] == 2
         assert record["machine"]["hosts"] == 1
         assert record["machine"]["sharded_backbone"] is False
 
 
-@pytest.mark.slow
-def test_a_sharded_backbone_is_as_a_whole_one(make: Make, tmp_path: Path) -> None:
-    cases: list[dict[str, Any]] = [{"method": name} for name in METHODS]
-    cases += [
-        {"method": "full", "runtime": {"micro_batch_tokens": 40}, "train": {"batch_size": 3}},
-        {"method": "prefix_tuning", "options": {"parameterization": "projected"}},
-        {"method": "prefix_tuning", "seed": 1, "runtime": {"gradient_checkpointing": True}},
-        {"method": "lora", "options": {"layers": "last:1"}, "train": {"batch_size": 1}},
-        {"method": "soft_prompt", "options": {"tune_backbone": True}},
-        {"method": "none"},
-    ]
+@pytest.mark.parametrize("cases", [FEW, pytest.param(MANY_SHARDED, marks=pytest.mark.slow)])
+def test_a_sharded_backbone_is_as_a_whole_one(make: Make, tmp_path: Path, cases: Cases) -> None:
     for record in compare(make, tmp_path, cases, **FSDP):
         assert record["machine"]["sharded_backbone"] is True
 
@@ -326,9 +338,8 @@ def test_a_killed_process_ends_the_others(
     processes[rank].kill()
     results = ended(processes)
     assert results[1 - rank][0] not in (0, -signal.SIGKILL)
-    if not more:
-        assert "another process of this run has ended" in results[1 - rank][2]
-        assert "Traceback" not in results[1 - rank][2]
+    assert "another process of this run has ended" in results[1 - rank][2]
+    assert "Traceback" not in results[1 - rank][2]
     record = run(config)
     expected = run(in_folder(config, tmp_path / "whole"))
     assert_same(
@@ -374,6 +385,8 @@ def accelerate(*arguments: str, **more: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a group of its own, as in a terminal
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
@@ -394,6 +407,41 @@ def test_accelerate_launch(make: Make, tmp_path: Path, how: list[str]) -> None:
     assert record["machine"]["sharded_backbone"] is ("--use_fsdp" in how)
     expected = run(in_folder(config, tmp_path / "one"))
     assert_same(RunFolder(tmp_path / "one" / expected["id"]), RunFolder(folder))
+
+
+def rank_one(launcher: subprocess.Popen[str]) -> psutil.Process:
+    [found] = [
+        child
+        for child in psutil.Process(launcher.pid).children(recursive=True)
+        if child.environ().get("RANK") == "1"
+    ]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+def test_a_launched_run_that_ends_early_goes_on(make: Make, tmp_path: Path, how: str) -> None:
+    config = long_run(make, tmp_path, "runs", "lora")
+    launcher = accelerate("--multi_gpu", *command(config, tmp_path, "--quiet"))
+    wait_for(lambda: checkpointed(tmp_path / "runs"), [launcher])
+    if how == "killed":
+        rank_one(launcher).kill()
+    else:
+        os.killpg(launcher.pid, signal.SIGINT)  # what a terminal does
+    [(status, _, err)] = ended([launcher])
+    assert status != 0
+    if how == "killed":
+        assert "Signal 9 (SIGKILL)" in err  # the launcher's words
+    else:
+        assert err.count("the same command goes on from here") == 1
+    [(status, _, err)] = ended([accelerate("--multi_gpu", *command(config, tmp_path))])
+    assert status == 0, err
+    assert err.count("continuing ") == 1
+    expected = run(in_folder(config, tmp_path / "whole"))
+    assert_same(
+        RunFolder(tmp_path / "whole" / expected["id"]),
+        RunFolder(tmp_path / "runs" / expected["id"]),
+    )
 
 
 @pytest.mark.slow

@@ -437,11 +437,12 @@ def test_a_launched_run_that_ends_early_goes_on(make: Make, tmp_path: Path, how:
     [(status, _, err)] = ended([accelerate("--multi_gpu", *command(config, tmp_path))])
     assert status == 0, err
     assert err.count("continuing ") == 1
-    expected = run(in_folder(config, tmp_path / "whole"))
-    assert_same(
-        RunFolder(tmp_path / "whole" / expected["id"]),
-        RunFolder(tmp_path / "runs" / expected["id"]),
-    )
+    execute([[in_folder(config, tmp_path / "whole")]], tmp_path)
+    [folder] = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    whole = RunFolder(tmp_path / "whole" / folder.name)
+    assert_same(whole, RunFolder(folder))
+    ours = weights(whole)  # by as many processes, in the same order: the same bits
+    assert all(torch.equal(value, ours[name]) for name, value in weights(RunFolder(folder)).items())
 
 
 @pytest.mark.slow
@@ -452,6 +453,19 @@ def test_a_mistake_is_told_once(make: Make, tmp_path: Path) -> None:
     assert len([line for line in err.splitlines() if line.startswith("error: ")]) == 1
     assert "klingon" in err
     assert 'Traceback (most recent call last):\n  File "' + str(ROOT / "src") not in err
+
+
+@pytest.mark.slow
+def test_processes_of_different_runs_do_not_start(make: Make, tmp_path: Path) -> None:
+    """As where a host has other data or another model."""
+    path = command(make(output=str(tmp_path / "runs")), tmp_path)[-1]
+    seed = "import os, sys; sys.argv[1:] = ['run', sys.argv[1], '--seed', os.environ['RANK']]; "
+    program = seed + "from polyprefix.cli import main; main()"
+    results = ended(start(["-c", program, path]))
+    for status, _, err in results:
+        assert status == 2
+        assert "processes of this run come to different runs" in err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture

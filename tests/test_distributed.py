@@ -224,9 +224,9 @@ def test_written_answers(make: Make, tmp_path: Path, answers_folder: Path) -> No
     for name in ("two", "parts"):
         folder = RunFolder(tmp_path / name / expected["id"])
         for code in expected["scores"]:
-            assert folder.predictions(code) == RunFolder(
-                tmp_path / "one" / expected["id"]
-            ).predictions(code)
+            rows = folder.predictions(code)
+            assert rows
+            assert rows == RunFolder(tmp_path / "one" / expected["id"]).predictions(code)
 
 
 @pytest.fixture
@@ -237,12 +237,13 @@ def answers_folder(tmp_path: Path) -> Path:
     for code in ("en", "de", "sw"):
         lines = [f"{code}: {a} plus {b}, wie viele?\t{a + b}" for a in range(3) for b in range(4)]
         (folder / f"mgsm_{code}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    train = [
-        {"question": f"What is {a} plus {b}?", "answer": f"#### {a + b}"}
-        for a in range(4)
-        for b in range(3)
-    ]
-    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, train)) + "\n")
+    for name, words in (("train", "What is"), ("test", "How many are")):
+        rows = [
+            {"question": f"{words} {a} plus {b}?", "answer": f"{a} + {b} = {a + b}\n#### {a + b}"}
+            for a in range(4)
+            for b in range(3)
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     return folder
 
 

@@ -17,6 +17,7 @@ import typer
 from polyprefix.cli import adapters, options, study
 from polyprefix.cli.output import console, progress_on, resumable
 from polyprefix.cli.plan import PLAN_EXAMPLES, plan
+from polyprefix.cli.processes import first_process, several_processes, started_alone
 from polyprefix.cli.serve import SERVE_EXAMPLES, serve
 from polyprefix.config import ConfigError, RunConfig, StudyRun, sweep
 
@@ -45,11 +46,17 @@ def version(wanted: bool) -> None:
 
 @app.callback()
 def common(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Nothing to do before a command."""
+    """Refuse, before a command, what several processes would each do."""
+    if several_processes() and context.invoked_subcommand != "run":
+        raise ConfigError(
+            f"polyprefix {context.invoked_subcommand} is for one process; of several, as "
+            "accelerate launch starts them, only 'run' makes use"
+        )
 
 
 RUN_EXAMPLES = """
@@ -67,6 +74,10 @@ RUN_EXAMPLES = """
 The runs of a sweep are trained together, up to runtime.together (by default 8) at once, and each is
 the run it would be by itself. Keys of method and train can be swept, and the seed; method.name=full
 runs after the others.
+
+  accelerate launch --multi_gpu --num_processes 4 -m polyprefix run examples/xnli-llama-adapter.yaml
+
+The last one shares the run among four processes, each with a GPU of its own (docs/distributed.md).
 
 A run that was stopped goes on where it was with the same command.
 """
@@ -114,6 +125,8 @@ def run(
         run_sweep(sweep(values, sweeps, where), again=again, quiet=quiet)
         return
     spec = RunConfig.read(values, where=where)
+    if note := started_alone():
+        typer.echo(note, err=True)
 
     from polyprefix.report import show_record
     from polyprefix.study import run as execute
@@ -121,7 +134,8 @@ def run(
     with resumable():
         record = execute(spec, again=again, progress=progress_on(quiet))
     show_record(record, console())
-    typer.echo(f"{Path(spec.output) / record['id']}")
+    if first_process():
+        typer.echo(f"{Path(spec.output) / record['id']}")
 
 
 def run_sweep(runs: Sequence[StudyRun], *, again: bool, quiet: bool) -> None:
@@ -134,6 +148,8 @@ def run_sweep(runs: Sequence[StudyRun], *, again: bool, quiet: bool) -> None:
         records = run_together(
             [run.config for run in runs], again=again, progress=progress_on(quiet)
         )
+    if not first_process():
+        raise typer.Exit(0 if all(record["status"] == "finished" for record in records) else 2)
     names = [run.short_label or run.config.method["name"] for run in runs]
     pairs = list(zip(names, records, strict=True))
     if done := [(name, record) for name, record in pairs if record["status"] == "finished"]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
+from polyprefix.cli.processes import first_process
 from polyprefix.results import Progress, Silent
 
 
@@ -17,7 +18,8 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
+        if first_process():
+            typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
 
 
@@ -25,12 +27,12 @@ def progress_on(quiet: bool) -> Progress:
     """Bars or lines on standard error, or nothing."""
     from polyprefix.cli.progress import ConsoleProgress
 
-    return Silent() if quiet else ConsoleProgress(Console(stderr=True))
+    return Silent() if quiet or not first_process() else ConsoleProgress(Console(stderr=True))
 
 
 def console() -> Console:
     """Standard output; as wide as it needs to be where it is no terminal."""
-    out = Console(highlight=False, emoji=False)
+    out = Console(highlight=False, emoji=False, quiet=not first_process())
     if not out.is_terminal:
-        out = Console(highlight=False, emoji=False, width=200)
+        out = Console(highlight=False, emoji=False, width=200, quiet=not first_process())
     return out

@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
+from polyprefix.distributed import spread
 from polyprefix.evaluation.decoding import Decoding, Row, RunningBatch
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import common, groups
@@ -39,7 +38,7 @@ def generate(
     batch_tokens: int | Budget,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Generated]:
-    """Answer every prompt under the adapter in use.
+    """Answer every prompt under the adapter in use; by all processes of a run, each prompt by one.
 
     Args:
         model: put into evaluation mode for the call.
@@ -55,7 +54,21 @@ def generate(
     Returns:
         The answers, in the order of ``prompts``.
     """
-    budget = Budget.of(batch_tokens)
+    budget = Budget.of(batch_tokens, shared=model.backbone.sharded)
+
+    def work(chosen: list[int]) -> list[Generated]:
+        return _generate(model, [prompts[i] for i in chosen], decoding, budget, advance)
+
+    return spread(model, prompts, work)
+
+
+def _generate(
+    model: AdaptedModel,
+    prompts: Sequence[list[int]],
+    decoding: Decoding,
+    budget: Budget,
+    advance: Callable[[int], None],
+) -> list[Generated]:
     rows = [Row.of(model, ids, decoding, model.active) for ids in prompts]
     # A window counts columns: the padding between a shared part and a shorter rest would move what
     # a query sees.
@@ -80,7 +93,6 @@ def generate(
     return [Generated(row.text, len(row.new), row.done) for row in rows]
 
 
-@torch.inference_mode()
 def _answer(
     model: AdaptedModel,
     waiting: deque[Row],
@@ -89,19 +101,20 @@ def _answer(
     advance: Callable[[int], None],
 ) -> None:
     """Write all answers. Rows move from ``waiting`` to ``begun`` as they join the batch."""
-    running = RunningBatch(model)
-    while waiting or running.going:
-        left = [row for row in running.rows if row.left]
-        joining = []
-        if 2 * len(left) <= len(running.rows):  # each time the batch is copied: seldom
-            joining = _joining(running, len(left), waiting, budget)
-        if joining:
-            begun += joining
-            running.join(joining)
-        else:
-            running.step()
-        if done := sum(not row.left for row in (*left, *joining)):
-            advance(done)
+    with model.without_gradients():
+        running = RunningBatch(model)
+        while waiting or running.going:
+            left = [row for row in running.rows if row.left]
+            joining = []
+            if 2 * len(left) <= len(running.rows):  # each time the batch is copied: seldom
+                joining = _joining(running, len(left), waiting, budget)
+            if joining:
+                begun += joining
+                running.join(joining)
+            else:
+                running.step()
+            if done := sum(not row.left for row in (*left, *joining)):
+                advance(done)
 
 
 def _joining(running: RunningBatch, left: int, waiting: deque[Row], budget: Budget) -> list[Row]:

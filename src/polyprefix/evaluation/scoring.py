@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from polyprefix.distributed import spread
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import Batch, Text
 from polyprefix.models.budget import Budget, lay_out_fitting
@@ -41,8 +42,7 @@ def score_answers(
     Returns:
         For each example the natural log-probability of each answer, summed over its tokens.
     """
-    scores, _ = _score(model, examples, batch_tokens, advance, greedy=False)
-    return scores
+    return [scores for scores, _ in _spread(model, examples, batch_tokens, advance, greedy=False)]
 
 
 def score_greedy_answers(
@@ -58,17 +58,36 @@ def score_greedy_answers(
         For each example the log-probability of each answer; and for each whether every token of it
         is the most probable one after those before it.
     """
-    return _score(model, examples, batch_tokens, advance, greedy=True)
+    found = _spread(model, examples, batch_tokens, advance, greedy=True)
+    return [scores for scores, _ in found], [likeliest for _, likeliest in found]
 
 
-def _score(
+def _spread(
     model: AdaptedModel,
     examples: Sequence[Encoded],
     batch_tokens: int | Budget,
     advance: Callable[[int], None],
     *,
     greedy: bool,
-) -> tuple[list[list[float]], list[list[bool]]]:
+) -> list[tuple[list[float], list[bool]]]:
+    """By all processes of a run, each example by one of them."""
+    budget = Budget.of(batch_tokens, shared=model.backbone.sharded)
+
+    def work(chosen: list[int]) -> list[tuple[list[float], list[bool]]]:
+        some = [examples[i] for i in chosen]
+        return _score(model, some, budget, advance, greedy=greedy)
+
+    return spread(model, [example.prompt for example in examples], work)
+
+
+def _score(
+    model: AdaptedModel,
+    examples: Sequence[Encoded],
+    budget: Budget,
+    advance: Callable[[int], None],
+    *,
+    greedy: bool,
+) -> list[tuple[list[float], list[bool]]]:
     texts: list[Text] = []
     asked: list[tuple[int, int]] = []  # example and answer of each text
     for number, example in enumerate(examples):
@@ -93,7 +112,7 @@ def _score(
             return _read(model, batch, [t for answer in answers(batch) for t in answer], greedy)
 
         for batch, (values, best) in lay_out_fitting(
-            texts, Budget.of(batch_tokens), model.pad_id, device, model.attention_length, read
+            texts, budget, model.pad_id, device, model.attention_length, read
         ):
             start = 0
             for i, answer in zip(batch.texts, answers(batch), strict=True):
@@ -106,7 +125,7 @@ def _score(
             advance(sum(left[done] == 0 for done in {asked[i][0] for i in batch.texts}))
     finally:
         model.train(training)
-    return scores, likeliest
+    return list(zip(scores, likeliest, strict=True))
 
 
 def _read(
@@ -114,7 +133,7 @@ def _read(
 ) -> tuple[list[float], list[bool]]:
     """The log-probability of the token at each read, and (where asked for) whether it is the most
     probable one there."""
-    with torch.inference_mode():
+    with model.without_gradients():
         # Answers to one prompt read the same places.
         keep, place = torch.unique(batch.keep, return_inverse=True)
         logits = model(

@@ -28,6 +28,7 @@ from polyprefix.methods.saved import SavedConfig
 from polyprefix.methods.storage import (
     described,
     find_adapter,
+    for_peft,
     load_adapter,
     save_adapter,
     save_for_peft,
@@ -46,6 +47,7 @@ __all__ = [
     "check_frozen",
     "described",
     "find_adapter",
+    "for_peft",
     "full",
     "get_method",
     "llama_adapter",

@@ -193,6 +193,11 @@ class AdaptedModel(nn.Module):
 
     # Computation -------------------------------------------------------------------------------
 
+    def without_gradients(self) -> contextlib.AbstractContextManager[object]:
+        """How to call the model where no gradient is wanted. What a sharded backbone gathers is
+        used again in training, where tensors of inference mode are refused."""
+        return torch.no_grad() if self.backbone.sharded else torch.inference_mode()
+
     def forward(
         self,
         input_ids: torch.Tensor,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -32,14 +33,26 @@ CONFIG, WEIGHTS = "polyprefix.json", "polyprefix.safetensors"
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = 1
 
+Peft = tuple[dict[str, Any], dict[str, torch.Tensor]]
+"""An adapter's configuration and tensors, as PEFT has them."""
 
-def save_adapter(adapter: Adapter, folder: str | Path, base_model: str | None = None) -> str | None:
+
+def save_adapter(
+    adapter: Adapter,
+    folder: str | Path,
+    base_model: str | None = None,
+    *,
+    state: dict[str, torch.Tensor] | None = None,
+    peft: Peft | NotInPeft | None = None,
+) -> str | None:
     """Write an adapter, over one that the folder may hold.
 
     Args:
         adapter: to be written.
         folder: receives it.
         base_model: the backbone's name, by default the one it was loaded by.
+        state: the adapter's, where not all of it is in this process.
+        peft: what :func:`for_peft` makes of it, where other processes take part in that.
 
     Returns:
         ``None`` if PEFT can load it too, else the reason why it cannot.
@@ -49,12 +62,11 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str | None = 
     """
     folder = Path(folder)
     _clear(folder)
-    write_atomically(folder / WEIGHTS, _packed(adapter.state()))
-    reason = None
-    try:
-        save_for_peft(adapter, folder, base_model)
-    except NotInPeft as error:
-        reason = str(error)
+    write_atomically(folder / WEIGHTS, _packed(state or adapter.state()))
+    peft = peft or for_peft(adapter)
+    reason = str(peft) if isinstance(peft, NotInPeft) else None
+    if not isinstance(peft, NotInPeft):
+        _write_peft(peft, folder, base_model or adapter.backbone.name)
     write_json(
         folder / CONFIG,
         {
@@ -85,10 +97,21 @@ def save_for_peft(adapter: Adapter, folder: str | Path, base_model: str | None =
         NotInPeft: PEFT cannot express it; nothing was written.
         RunError: the folder cannot be written to.
     """
-    peft, tensors = adapter.to_peft()
-    peft["base_model_name_or_path"] = base_model or adapter.backbone.name
-    write_atomically(Path(folder) / PEFT_WEIGHTS, _packed(tensors))
-    write_json(Path(folder) / PEFT_CONFIG, peft)
+    _write_peft(adapter.to_peft(), Path(folder), base_model or adapter.backbone.name)
+
+
+def for_peft(adapter: Adapter) -> Peft | NotInPeft:
+    """What PEFT loads, or why there is no such thing."""
+    try:
+        return adapter.to_peft()
+    except NotInPeft as error:
+        return error
+
+
+def _write_peft(peft: Peft, folder: Path, base_model: str) -> None:
+    config, tensors = peft
+    write_atomically(folder / PEFT_WEIGHTS, _packed(tensors))
+    write_json(folder / PEFT_CONFIG, config | {"base_model_name_or_path": base_model})
 
 
 def _clear(folder: Path) -> None:

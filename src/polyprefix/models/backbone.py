@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -40,6 +41,7 @@ class Backbone:
         quantization: of its linear maps, see :mod:`polyprefix.models.quantization`.
         offload: ``cpu``: its layers wait in main memory, see :mod:`polyprefix.models.offload`.
         tuned: an adapter trains, or has trained, the model's own weights.
+        sharded: every process of a run holds a part of it; calls are made by all at once.
     """
 
     model: Any
@@ -49,6 +51,7 @@ class Backbone:
     quantization: Literal["int8", "nf4"] | None = None
     offload: Literal["none", "cpu"] = field(default="none", init=False)
     tuned: bool = field(default=False, init=False)
+    sharded: bool = field(default=False, init=False)
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:
@@ -189,8 +192,22 @@ class Backbone:
         ``hidden`` stands where the layer's normalised input stands. Other adapters that sit on
         W_k or W_v (LoRA) do not take part: the prefix's rows are not rows of the batch."""
         module = self.attentions[layer]
-        with context.calling(context.NO_ADAPTER):
+        with self._put_together(layer), context.calling(context.NO_ADAPTER):
             return self.family.project(module, hidden.to(self.dtype))
+
+    @contextmanager
+    def _put_together(self, layer: int) -> Iterator[None]:
+        """Within, this process has all of a layer; within a forward pass it has already."""
+        module: Any = self.layers[layer]
+        apart = self.sharded and any(isinstance(p, DTensor) for p in module.parameters())
+        if not apart:
+            yield
+            return
+        module.unshard()
+        try:
+            yield
+        finally:
+            module.reshard()
 
     def gradient_checkpointing(self, on: bool) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""

@@ -43,12 +43,15 @@ class Budget:
 
     Attributes:
         tokens: how many there may be now.
+        shared: the backbone is divided among processes: a pass is made by all at once, and one of
+            them cannot leave it to make a smaller one.
 
     Args:
         tokens: at first.
         key: the configuration's key that says how many.
         help: what to change where one text by itself does not fit.
         say: told of every halving.
+        shared: see the attribute.
     """
 
     def __init__(
@@ -57,13 +60,17 @@ class Budget:
         key: str = "runtime.evaluation_batch_tokens",
         help: str = EVALUATION_HELP,
         say: Callable[[str], None] = lambda _: None,
+        shared: bool = False,
     ) -> None:
         self.tokens, self.key, self.help, self.say = tokens, key, help, say
+        self.shared = shared
 
     @classmethod
-    def of(cls, tokens: int | Budget) -> Budget:
+    def of(cls, tokens: int | Budget, *, shared: bool = False) -> Budget:
         """A budget unless it is one."""
-        return tokens if isinstance(tokens, Budget) else cls(tokens)
+        budget = tokens if isinstance(tokens, Budget) else cls(tokens)
+        budget.shared = shared
+        return budget
 
     def halve(self, tokens: int, alone: int) -> None:
         """Half of what did not fit.
@@ -73,10 +80,17 @@ class Budget:
             alone: tokens of the longest text in it, which cannot be cut.
 
         Raises:
-            OutOfMemory: there was one text only.
+            OutOfMemory: there was one text only, or other processes wait in the pass.
         """
         if tokens <= alone:
             raise OutOfMemory(self.too_large(alone))
+        if self.shared:
+            raise OutOfMemory(
+                f"out of memory at {tokens:,} tokens of a forward pass, which all processes that "
+                f"share the backbone make together. A smaller {self.key} helps, such as "
+                f"{max(1, min(self.tokens, tokens) // 2)}: --set {self.key}=... with the same "
+                "command goes on from the last checkpoint"
+            )
         self.tokens = max(1, min(self.tokens, tokens) // 2)
         self.say(
             f"out of memory at {tokens:,} tokens of a forward pass: going on with {self.tokens:,} "

@@ -32,8 +32,8 @@ class Kept:
         key = digest(["model", config.model_dump(mode="json"), str(device)])
         if self._backbone is not None:
             found, backbone = self._backbone
-            # An adapter may have trained the model's own weights.
-            if found == key and not backbone.tuned:
+            # An adapter may have trained the model's own weights; a sharded one is its model's.
+            if found == key and not (backbone.tuned or backbone.sharded):
                 return backbone
             del backbone
             self.drop_backbone()  # two may not fit

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from polyprefix.config import ConfigError, DecodingConfig, RunConfig, digest
+from polyprefix.distributed import world
 from polyprefix.methods import Adapter, MethodConfig, check_frozen, method_config, method_of
 from polyprefix.models import Backbone
-from polyprefix.results import Progress, RunFolder
+from polyprefix.results import Progress
+from polyprefix.study.common_folder import CommonFolder
 from polyprefix.study.kept import Kept
 from polyprefix.tasks import AnswerTask, TaskData
 from polyprefix.training import peak_learning_rate
@@ -22,15 +24,19 @@ IDENTITY_VERSION = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that is known before the first computation."""
+    """Everything that is known before the first computation.
+
+    ``device``: where the run computes. A backbone that several processes will divide is elsewhere
+    until then."""
 
     config: RunConfig
     method: MethodConfig
     learning_rate: float
     data: TaskData
     backbone: Backbone
+    device: torch.device
     identity: dict[str, Any]
-    folder: RunFolder
+    folder: CommonFolder
 
     @property
     def adapter_type(self) -> type[Adapter]:
@@ -43,6 +49,14 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ConfigError: there is no such device.
     """
+    here = world()
+    if here.size > 1:
+        if name not in ("auto", "cpu", here.device.type):
+            raise ConfigError(
+                f"key 'runtime.device': {name!r} is not for a run of several processes, each of "
+                "which has a device of its own: give auto, cuda or cpu"
+            )
+        return torch.device("cpu") if name == "cpu" else here.device
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -86,12 +100,14 @@ def prepare(config: RunConfig, progress: Progress, kept: Kept | None = None) -> 
         raise ConfigError(
             f"section 'decoding' has no effect: task {data.task.name!r} chooses among answers"
         )
-    backbone = kept.backbone(config.model, device)
+    # What is divided must not have to fit on one device.
+    backbone = kept.backbone(config.model, torch.device("cpu") if world().shards else device)
     rate = peak_learning_rate(config.train, method, backbone.hidden_size)
     identity = _identity(config, method, rate, data, backbone)
     short = digest(identity)[:12]
-    folder = RunFolder(Path(config.output) / f"{data.task.name}-{adapter_type.method}-{short}")
-    return Prepared(config, method, rate, data, backbone, identity, folder)
+    folder = CommonFolder(Path(config.output) / f"{data.task.name}-{adapter_type.method}-{short}")
+    device = device if backbone.device.type != device.type else backbone.device
+    return Prepared(config, method, rate, data, backbone, device, identity, folder)
 
 
 def check_offload(config: RunConfig, device: torch.device, *, trains: bool) -> None:

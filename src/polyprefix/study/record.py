@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from polyprefix.distributed import world
 from polyprefix.results import machine, package_versions, source_commit
 from polyprefix.study.prepare import Prepared
 from polyprefix.study.texts import text_counts
@@ -41,7 +42,7 @@ def opening(prepared: Prepared, started: str) -> dict[str, Any]:
             "model_type": backbone.family.model_type,
             "parameters": backbone.num_parameters,
             "dtype": str(backbone.dtype).removeprefix("torch."),
-            "device": str(backbone.device),
+            "device": str(prepared.device),
         },
         "task": {
             "name": data.task.name,
@@ -66,7 +67,7 @@ def opening(prepared: Prepared, started: str) -> dict[str, Any]:
         },
         "versions": package_versions(),
         "commit": source_commit(),
-        "machine": machine() | {"threads": torch.get_num_threads()},
+        "machine": machine() | {"threads": torch.get_num_threads()} | world().described(),
     }
 
 

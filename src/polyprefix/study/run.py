@@ -16,7 +16,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from polyprefix.config import PolyprefixError, RunConfig, RunError, RunLocked, Unwritable
+from polyprefix.config import (
+    ConfigError,
+    PolyprefixError,
+    RunConfig,
+    RunError,
+    RunLocked,
+    Unwritable,
+)
+from polyprefix.distributed import in_plain_words, joined, shard, world
 from polyprefix.evaluation import summarise
 from polyprefix.methods import (
     AdaptedModel,
@@ -59,8 +67,10 @@ def run(
         PolyprefixError: whatever the user can mend; the record then says ``failed`` and why, if
             there was a run to speak of.
     """
-    progress = progress or Silent()
-    return execute(prepare(config, progress), again=again, progress=progress)
+    with joined() as here:
+        progress = progress if progress is not None and here.main else Silent()
+        prepared = here.each(lambda: prepare(config, progress))
+        return execute(prepared, again=again, progress=progress)
 
 
 def execute(prepared: Prepared, *, again: bool, progress: Progress) -> dict[str, Any]:
@@ -88,6 +98,12 @@ def execute_together(
     Raises:
         Unwritable: the disk is full, or the folder cannot be written to.
     """
+    if len(found := {tuple(ids) for ids in world().gather([run.folder.id for run in runs])}) > 1:
+        raise ConfigError(
+            "processes of this run come to different runs, "
+            f"{' and '.join(sorted(ids[0] for ids in found))}: model, data and options have to be "
+            "the same on all hosts"
+        )
     outcomes: dict[str, dict[str, Any] | PolyprefixError] = {}
     begun: list[_Run] = []
     with ExitStack() as locks:
@@ -108,7 +124,8 @@ def execute_together(
             except PolyprefixError as error:
                 outcomes[folder.id] = error
         try:
-            _work(begun, progress)
+            with in_plain_words():
+                _work(begun, progress)
         except Exception as error:  # whatever it was, no record must say "running" for ever
             for run in begun:
                 if run.outcome is None:
@@ -124,15 +141,20 @@ def execute_together(
 def _locked(folder: RunFolder) -> Iterator[None]:
     """Hold the lock of a run's folder."""
     lock = FileLock(folder.lock, timeout=LOOKED_AT)
-    try:
-        folder.path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise RunLocked(f"another process is working on {str(folder.path)!r}") from None
-    except OSError as error:
-        raise Unwritable(
-            f"cannot write to {str(folder.path.parent)!r} (key output): {error.strerror or error}"
-        ) from error
+
+    def acquire() -> None:
+        try:
+            folder.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise RunLocked(f"another process is working on {str(folder.path)!r}") from None
+        except OSError as error:
+            raise Unwritable(
+                f"cannot write to {str(folder.path.parent)!r} (key output): "
+                f"{error.strerror or error}"
+            ) from error
+
+    world().first(acquire)
     try:
         yield
     finally:
@@ -165,7 +187,7 @@ class _Run:
         """Record an error. One that is not the user's to mend is raised by whoever calls this."""
         mendable = isinstance(error, PolyprefixError)
         text = str(error) if mendable else repr(error)
-        self.folder.write_record(self.record | {"status": "failed", "error": text})
+        self.folder.write_alone(self.record | {"status": "failed", "error": text})
         if isinstance(error, PolyprefixError):
             self.outcome = error
 
@@ -207,7 +229,7 @@ class _Run:
             record["decoding"] = asdict(self.fitting.decodings[data.source_language])
         if self.prepared.adapter_type.trains:
             return self.fitting.job(config.train, self.folder.path, seed=config.seed)
-        save_adapter(adapter, self.folder.adapter)
+        world().first(lambda: save_adapter(adapter, self.folder.adapter) and None)
         return None
 
     def _tell_saved(self, config: SavedConfig, adapter: Adapter, progress: Progress) -> None:
@@ -241,7 +263,8 @@ class _Run:
         """Score every language, under the adapter in use, and complete the record."""
         record = self.record
         record["scores"], record["evaluation"] = _evaluate(self.prepared, self.fitting, progress)
-        record["peak_memory_bytes"] = memory_used(self.prepared.backbone.device)
+        used = world().gather(memory_used(self.prepared.device))
+        record["peak_memory_bytes"] = max((size for size in used if size), default=None)
         self.folder.write_record(record | {"status": "finished", "finished": now()})
         self.folder.tidy()
         self.outcome = self.folder.record()
@@ -258,7 +281,7 @@ def _work(runs: Sequence[_Run], progress: Progress) -> None:
     if not runs:
         return
     prepared = runs[0].prepared
-    forget_memory(prepared.backbone.device)
+    forget_memory(prepared.device)
     model = AdaptedModel(prepared.backbone)
     jobs: list[tuple[_Run, Job]] = []
     try:
@@ -266,6 +289,8 @@ def _work(runs: Sequence[_Run], progress: Progress) -> None:
             with run.failing():
                 if (job := run.attach(model, progress)) is not None:
                     jobs.append((run, job))
+        if world().shards and model.adapters:
+            shard(model, prepared.device)
         if len(jobs) > 1:
             for run, _ in jobs:
                 run.record["together"] = [other.folder.id for other, _ in jobs]
@@ -307,7 +332,11 @@ def _evaluate(
                 scores[code] = ready[code]
                 continue
             progress.advance(0, code)
-            rows = fitting.predict(code, examples, progress.advance)
+            if world().size == 1:
+                rows = fitting.predict(code, examples, progress.advance)
+            else:  # of which this process has a part
+                rows = fitting.predict(code, examples)
+                progress.advance(len(rows))
             folder.write_predictions(code, rows)
             scored += len(rows)
             scores[code] = summarise(data.task, rows)
@@ -318,7 +347,7 @@ def _evaluate(
     return scores, {
         "seconds": round(seconds, 3),
         "examples_scored": scored,
-        "batch_tokens": fitting.budget.tokens,
+        "batch_tokens": min(world().gather(fitting.budget.tokens)),
     }
 
 

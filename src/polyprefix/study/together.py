@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyprefix.config import ConfigError, PolyprefixError, RunConfig, RunLocked
+from polyprefix.distributed import joined, world
 from polyprefix.methods import method_config
 from polyprefix.results import Progress, RunFolder, Silent
 from polyprefix.study.kept import Kept
-from polyprefix.study.prepare import prepare
+from polyprefix.study.prepare import Prepared, prepare
 from polyprefix.study.run import execute_together
 
 OWN = {"method", "seed", "train"}
@@ -45,7 +46,14 @@ def run_together(
         RunLocked: another process is working on one; the others are done.
         PolyprefixError: data or model cannot be loaded, or nothing can be written.
     """
-    progress = progress or Silent()
+    with joined() as here:
+        progress = progress if progress is not None and here.main else Silent()
+        return _run_together(configs, again, progress)
+
+
+def _run_together(
+    configs: Sequence[RunConfig], again: bool, progress: Progress
+) -> list[dict[str, Any]]:
     _check(configs)
     kept = Kept()
     runs = [
@@ -58,7 +66,7 @@ def run_together(
         if len(group) > 1:
             progress.say(f"{len(group)} runs together")
         outcomes = execute_together(
-            [prepare(run.config, Silent(), kept) for run in group], again=again, progress=progress
+            [_prepared(run.config, Silent(), kept) for run in group], again=again, progress=progress
         )
         for run, outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, RunLocked):
@@ -83,8 +91,12 @@ class _Planned:
 
 
 def _plan(config: RunConfig, progress: Progress, kept: Kept) -> _Planned:
-    prepared = prepare(config, progress, kept)
+    prepared = _prepared(config, progress, kept)
     return _Planned(config, prepared.folder, prepared.adapter_type.mixes(prepared.method))
+
+
+def _prepared(config: RunConfig, progress: Progress, kept: Kept) -> Prepared:
+    return world().each(lambda: prepare(config, progress, kept))
 
 
 def _check(configs: Sequence[RunConfig]) -> None:
@@ -118,6 +130,8 @@ def _groups(runs: Sequence[_Planned], again: bool) -> list[list[_Planned]]:
         else:
             alone.append([run])
     most = runs[0].config.runtime.together if runs else 1
+    if world().shards:  # all processes must differentiate a micro-batch down to the same layer
+        most = 1
     together = [
         group[first : first + most]
         for group in by_precision.values()

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from polyprefix.config import RunError
+from polyprefix.distributed import put, whole, world
 from polyprefix.results import read_object, write_atomically, write_json, writing
 
 
@@ -47,19 +48,43 @@ def save_checkpoint(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write ``folder/<step>`` and remove the others. ``training``: what it is a checkpoint of."""
+    """Write ``folder/<step>`` and remove the others. ``training``: what it is a checkpoint of.
+
+    It is the same however many processes there are, but for the random state of each."""
+    tensors: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, value: torch.Tensor) -> None:
+        value = whole(value)
+        if world().main:
+            tensors[name] = value.contiguous().cpu()
+
+    for name, value in parameters.items():
+        keep(f"parameter.{name}", value.detach())
+    for name, value in parameters.items():
+        for key, inner in optimizer.state.get(value, {}).items():
+            keep(f"optimizer.{key}.{name}", torch.as_tensor(inner))
+    for rank, states in enumerate(world().gather(_random_states())):
+        tensors |= {_of(name, rank): value for name, value in states.items()}
+    world().first(lambda: _write(folder, training, state, tensors))
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    states = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["random.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _of(name: str, rank: int) -> str:
+    """The name of a process's random state."""
+    return f"{name}.{rank}" if rank else name
+
+
+def _write(folder: Path, training: str, state: State, tensors: dict[str, torch.Tensor]) -> None:
     target = folder / f"{state.step:08d}"
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    tensors = {f"parameter.{name}": value.detach() for name, value in parameters.items()}
-    for name, value in parameters.items():
-        for key, inner in optimizer.state.get(value, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(inner)
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    plain = {name: value.contiguous().cpu() for name, value in tensors.items()}
-    write_atomically(partial / "tensors.safetensors", save(plain))
+    write_atomically(partial / "tensors.safetensors", save(tensors))
     values = {"training": training, **asdict(state)}
     if state.best_step < 0:
         values["best"] = None  # minus infinity is not JSON
@@ -80,12 +105,51 @@ def load_checkpoint(
 ) -> State:
     """Restore the newest checkpoint in place, or return the state of a beginning.
 
+    Another number of processes may have written it; masks of dropout are then others.
+
     Raises:
         RunError: it is damaged, or a checkpoint of another training.
     """
+    tensors: dict[str, torch.Tensor] = {}
+    shapes = {name: value.shape for name, value in parameters.items()}
+    # Process 0 reads it; the others are handed their parts.
+    read = world().first(lambda: _read(folder, training, shapes, tensors))
+    if read is None:
+        return State()
+    state, small, names = read
+    for name, value in parameters.items():
+        put(value.detach(), tensors.get(f"parameter.{name}"))
+        inner: dict[str, torch.Tensor] = {}
+        for key in names[name]:
+            stored = f"optimizer.{key}.{name}"
+            if stored in small:  # AdamW counts its steps on the CPU
+                inner[key] = small[stored]
+            else:
+                inner[key] = torch.zeros_like(value.detach())
+                put(inner[key], tensors.get(stored))
+        optimizer.state[value] = inner
+    own = _of("random.cpu", world().rank)
+    if own in small:
+        torch.set_rng_state(small[own])
+    else:
+        torch.manual_seed(torch.initial_seed() + state.step)
+    own = _of("random.cuda", world().rank)
+    if torch.cuda.is_available() and own in small:
+        torch.cuda.set_rng_state(small[own])
+    return state
+
+
+def _read(
+    folder: Path,
+    training: str,
+    shapes: Mapping[str, torch.Size],
+    tensors: dict[str, torch.Tensor],
+) -> tuple[State, dict[str, torch.Tensor], dict[str, list[str]]] | None:
+    """The newest checkpoint: its state, the tensors that every process needs, and the optimizer's
+    keys for each parameter. Those that parameters are like are put into ``tensors``."""
     found = sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
     if not found:
-        return State()
+        return None
     newest = found[-1]
     damaged = f"checkpoint {str(newest)!r} cannot be read"
     anew = "remove it to start the training anew"
@@ -98,29 +162,24 @@ def load_checkpoint(
             f"{str(newest)!r} is a checkpoint of another training (method, train.*, seed or "
             "examples differ): train into another folder, or remove it"
         )
+    small: dict[str, torch.Tensor] = {}
+    names: dict[str, list[str]] = {name: [] for name in shapes}
     try:
         best = values.pop("best")
         state = State(**values)
         if best is not None:
             state.best = (float(best[0]), float(best[1]))
-        tensors = load_file(newest / "tensors.safetensors")
-        with torch.no_grad():
-            for name, value in parameters.items():
-                value.copy_(tensors[f"parameter.{name}"])
-        for name, value in parameters.items():
-            inner = {
-                key.split(".", 2)[1]: tensor
-                for key, tensor in tensors.items()
-                if key.startswith("optimizer.") and key.split(".", 2)[2] == name
-            }
-            optimizer.state[value] = {
-                # AdamW counts its steps on the CPU
-                key: tensor if key == "step" else tensor.to(value.device)
-                for key, tensor in inner.items()
-            }
-        torch.set_rng_state(tensors["random.cpu"])
-        if torch.cuda.is_available() and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+        for stored, tensor in load_file(newest / "tensors.safetensors").items():
+            kind, _, rest = stored.partition(".")
+            key, _, name = rest.partition(".")
+            if kind == "optimizer":
+                names[name].append(key)
+            is_small = kind == "random" or (kind == "optimizer" and key == "step")
+            (small if is_small else tensors)[stored] = tensor
+        for name, shape in shapes.items():
+            if tensors[f"parameter.{name}"].shape != shape:
+                raise KeyError(f"parameter.{name}: not of shape {tuple(shape)}")
+        torch.Generator().set_state(small["random.cpu"])
     except (OSError, SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RunError(f"{damaged} ({error}); {anew}") from error
-    return state
+    return state, small, names

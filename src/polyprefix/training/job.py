@@ -14,6 +14,8 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from polyprefix.config import (
     ConfigError,
@@ -24,10 +26,18 @@ from polyprefix.config import (
     TrainConfig,
     digest,
 )
-from polyprefix.methods import AdaptedModel, Adapter, MethodConfig, method_of, save_adapter
+from polyprefix.distributed import put, total_norm, whole, world
+from polyprefix.methods import (
+    AdaptedModel,
+    Adapter,
+    MethodConfig,
+    for_peft,
+    method_of,
+    save_adapter,
+)
 from polyprefix.methods.storage import WEIGHTS
 from polyprefix.models.batching import Text, groups
-from polyprefix.models.budget import is_out_of_memory, training_tokens
+from polyprefix.models.budget import training_tokens, unless_out_of_memory
 from polyprefix.results import read_jsonl, write_jsonl, writing
 from polyprefix.training.batches import batches_from, most_of
 from polyprefix.training.checkpoint import load_checkpoint, save_checkpoint
@@ -124,6 +134,12 @@ class Training:
             raise RunError("there are no training examples")
         if config.mixed_precision == "fp16" and model.backbone.device.type != "cuda":
             raise ConfigError("train.mixed_precision=fp16 needs a CUDA device; bf16 works on a CPU")
+        self._in_parts = any(isinstance(value, DTensor) for value in self.parameters.values())
+        if config.mixed_precision == "fp16" and self._in_parts:
+            raise ConfigError(
+                "train.mixed_precision=fp16 does not go with weights that are trained in parts "
+                "(--use_fsdp): take bf16"
+            )
         self.peak = peak_learning_rate(config, adapter.config, model.backbone.hidden_size)
         self.steps = num_steps(config, len(job.examples))
         self._evaluate_every = config.evaluate_every or max(1, self.steps // 10)
@@ -131,12 +147,15 @@ class Training:
         self.texts = [_text(model, example, job.adapter) for example in job.examples]
         self._lengths = [len(text.ids) for text in self.texts]
         optimizer = torch.optim.AdamW(
-            self.parameters.values(),
+            _groups(self.parameters.values()),
             lr=self.peak,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        torch.manual_seed(job.seed)
+        for value in self.parameters.values():
+            if not isinstance(value, DTensor):  # another device may have rounded otherwise
+                world().hand_out_(value.detach())
+        torch.manual_seed(job.seed + world().rank)  # of dropout: examples differ, so may masks
         self._identity = _identity(adapter, job, self.peak)
         self.state = load_checkpoint(
             job.folder / "checkpoints", self._identity, self.parameters, optimizer
@@ -156,11 +175,15 @@ class Training:
             self._lengths, together, config.batch_size, job.seed, self.state.step
         )
         self._log_path = job.folder / "log.jsonl"
-        self._log = _reopen_log(self._log_path, self.state.step)
+        self._log: TextIO | None = None
+        world().first(self._open_log)
         self.chosen: list[int] = []
         self.loss = 0.0
         self.micro_batch_tokens = training_tokens(runtime.micro_batch_tokens, model.backbone.device)
         self.error: PolyprefixError | None = None
+
+    def _open_log(self) -> None:
+        self._log = _reopen_log(self._log_path, self.state.step)
 
     @property
     def done(self) -> bool:
@@ -205,19 +228,15 @@ class Training:
         rate = self.peak * factor(config.schedule, state.step, self.steps, config.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        norm = float(
-            self.accelerator.clip_grad_norm_(self.parameters.values(), config.max_grad_norm)
-        )
+        clip = total_norm if self._in_parts else self.accelerator.clip_grad_norm_
+        norm = float(clip(self.parameters.values(), config.max_grad_norm))
         # fp16's loss scaling finds its scale by overflowing, and leaves those steps out
         overflows = config.mixed_precision == "fp16"
         if not (math.isfinite(loss) and (overflows or math.isfinite(norm))):
             raise RunError(_diverged(loss, norm, state.step + 1, self.job.folder))
-        try:
-            self._optimizer.step()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemory(_optimizer_too_large(self.parameters.values())) from error
+        failed = unless_out_of_memory(self._optimizer.step) is None
+        if world().any(failed):  # weights differ between processes from here on
+            raise OutOfMemory(_optimizer_too_large(self.parameters.values()))
         self._optimizer.zero_grad()
         self.loss = loss
         state.step += 1
@@ -234,12 +253,14 @@ class Training:
         if due:
             self.model.use(self.job.adapter)
             score = self.job.evaluate()
+            score = world().first(lambda: score)  # one decision for all
             entry |= {"dev_score": score[0], "dev_tie_break": score[1]}
             if score > state.best:
                 state.best, state.best_step = score, state.step
-                save_adapter(self.adapter, self.job.folder / "adapter")
-        with writing(self._log_path):
-            self._log.write(json.dumps(entry) + "\n")
+                self._save_adapter()
+        if self._log is not None:
+            with writing(self._log_path):
+                self._log.write(json.dumps(entry) + "\n")
         state.seconds = time.perf_counter() - started
         return due
 
@@ -247,12 +268,19 @@ class Training:
         """Forget what was added up of this step."""
         self._optimizer.zero_grad()
 
+    def _save_adapter(self) -> None:
+        adapter, folder = self.adapter, self.job.folder / "adapter"
+        tensors = {name: whole(value) for name, value in adapter.state().items()}
+        peft = for_peft(adapter)  # asks a sharded backbone, which all processes have to
+        world().first(lambda: save_adapter(adapter, folder, state=tensors, peft=peft) and None)
+
     def save(self, *, now: bool = False) -> None:
         """Write a checkpoint if one is due, or ``now``."""
         if not (now or self._due(self._checkpoint_every)):
             return
-        with writing(self._log_path):
-            self._log.flush()
+        if self._log is not None:
+            with writing(self._log_path):
+                self._log.flush()
         if self.accelerator.scaler is not None:
             self.state.scaler = self.accelerator.scaler.state_dict()
         save_checkpoint(
@@ -269,24 +297,44 @@ class Training:
     def close(self) -> None:
         """No more steps follow."""
         self._optimizer.zero_grad()
-        with writing(self._log_path):
-            self._log.close()
+        if self._log is not None:
+            with writing(self._log_path):
+                self._log.close()
 
     def result(self) -> Trained:
         """Leave the adapter as it was at its best dev evaluation."""
-        device = str(self.model.backbone.device)
         path = self.job.folder / "adapter" / WEIGHTS
-        try:
-            best = load_file(path, device=device)
-        except (OSError, SafetensorError) as error:
-            raise RunError(
-                f"cannot read the best adapter, {str(path)!r} ({error}); --again trains it anew"
-            ) from error
-        self.adapter.load_state(best)
+        best: dict[str, torch.Tensor] = {}
+
+        def read() -> None:
+            try:
+                best.update(load_file(path, device=device))
+            except (OSError, SafetensorError) as error:
+                raise RunError(
+                    f"cannot read the best adapter, {str(path)!r} ({error}); --again trains it anew"
+                ) from error
+
+        if world().size == 1:
+            device = str(self.model.backbone.device)
+            read()
+            self.adapter.load_state(best)
+        else:
+            device = "cpu"
+            world().first(read)
+            for name, value in self.adapter.state().items():
+                put(value, best.get(name))
         state = self.state
         return Trained(
             self.steps, state.seconds, self.micro_batch_tokens, state.best_step, *state.best
         )
+
+
+def _groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Of an optimizer: parameters in parts by themselves, since its kernels take one kind."""
+    kinds: dict[bool, list[nn.Parameter]] = {}
+    for value in parameters:
+        kinds.setdefault(isinstance(value, DTensor), []).append(value)
+    return [{"params": values} for values in kinds.values()]
 
 
 def _identity(adapter: Adapter, job: Job, peak: float) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from polyprefix.config import ConfigError, RunError, RuntimeConfig
+from polyprefix.distributed import world
 from polyprefix.methods import AdaptedModel, Adapter
 from polyprefix.models.batching import Batch, Text, beginnings, lay_out
 from polyprefix.models.budget import EVALUATION_HELP, Budget, lay_out_fitting
@@ -62,8 +63,15 @@ def keep_hidden_states(
         RunError: they fit neither memory nor disk.
     """
     file = folder / FILE
-    file.unlink(missing_ok=True)
+    world().first(lambda: file.unlink(missing_ok=True))
     wanted, layers = runtime.keep_hidden_states, model.backbone.num_layers
+    if world().size > 1:  # each would compute those of all texts
+        if wanted in ("memory", "disk"):
+            raise ConfigError(
+                "key 'runtime.keep_hidden_states': a run of several processes keeps none; leave "
+                "the key out"
+            )
+        return None
     layer = kept_layer(adapters, passes, runtime, layers)
     if layer is None:
         return None

@@ -11,8 +11,8 @@ lowest layer that any of its adapters adapts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from polyprefix.config import (
     TrainConfig,
     Unwritable,
 )
+from polyprefix.distributed import split, sum_gradients, world
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import Batch, Text, lay_out
 from polyprefix.models.budget import Budget, longest, training_tokens, unless_out_of_memory
@@ -145,8 +146,7 @@ def _train(
 ) -> None:
     """Do all steps; a training that fails has its ``error``."""
     for training in trainings:
-        with writing(training.job.folder):
-            (training.job.folder / FILE).unlink(missing_ok=True)  # a killed one may have left it
+        world().first(partial(_forget_kept, training.job.folder))
     left = [training for training in trainings if not training.done]
     if not left:
         return
@@ -154,7 +154,8 @@ def _train(
     model.use(left[0].job.adapter)
     with accelerator.autocast():
         kept = _keep(model, left, runtime, progress)
-    prepared: Any = accelerator.prepare_model(model)
+    # With others there are no wrappers that send gradients: see sum_gradients.
+    prepared: Any = accelerator.prepare_model(model, evaluation_mode=world().size > 1)
     model.backbone.gradient_checkpointing(runtime.gradient_checkpointing)
     what = left[0].adapter.title if len(trainings) == 1 else f"{len(trainings)} adapters"
     steps, done = sum(t.steps for t in trainings), sum(t.state.step for t in trainings)
@@ -163,16 +164,17 @@ def _train(
         "runtime.micro_batch_tokens",
         _what_helps(model, runtime, len(trainings)),
         progress.say,
+        shared=model.backbone.sharded,
     )
     progress.start(f"training {what}", steps, done=done)
     model.train()
     changed = True
     try:
-        while left:
-            if changed:  # who is left, or which adapter is in use
-                model.use(left[0].job.adapter)
-                model.trained([training.job.adapter for training in left])
-            with held_back() as interrupt:
+        with held_back() as interrupt:
+            while left:
+                if changed:  # who is left, or which adapter is in use
+                    model.use(left[0].job.adapter)
+                    model.trained([training.job.adapter for training in left])
                 started = time.perf_counter()
                 for training in left:
                     training.draw()
@@ -193,14 +195,15 @@ def _train(
                         progress.say(f"{training.job.folder}: {training.error}")
                 stepped = [training for training in left if training.error is None]
                 changed |= len(stepped) < len(begun)
+                stop = world().any(interrupt.requested)  # Ctrl-C may have come to one of several
                 for training in stepped:
-                    training.save(now=interrupt.requested)
-            if interrupt.requested:
-                raise KeyboardInterrupt
-            progress.advance(len(stepped), _note(stepped))
-            remaining = [training for training in stepped if not training.done]
-            changed |= len(remaining) < len(left)
-            left = remaining
+                    training.save(now=stop)
+                if stop:
+                    raise KeyboardInterrupt
+                progress.advance(len(stepped), _note(stepped))
+                remaining = [training for training in stepped if not training.done]
+                changed |= len(remaining) < len(left)
+                left = remaining
     finally:
         progress.finish()
         if kept is not None:
@@ -210,6 +213,12 @@ def _train(
         accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
         model.eval()
         model.backbone.gradient_checkpointing(False)
+
+
+def _forget_kept(folder: Path) -> None:
+    """Remove the hidden states that a killed training may have left."""
+    with writing(folder):
+        (folder / FILE).unlink(missing_ok=True)
 
 
 def _reset_accelerate(model: AdaptedModel) -> None:
@@ -259,8 +268,13 @@ def _gradients(
     """Gradients of one optimizer step of each training, and the mean losses of its tokens.
 
     Where memory does not suffice for a micro-batch, what was added up until then is dropped, as a
-    part of its own gradients may be in it, and all is computed again from smaller ones. A training
-    of which one text does not fit by itself has its ``error`` and is not among those returned."""
+    part of its own gradients may be in it, and all is computed again from smaller ones: by all
+    processes, if it was so in any. A training of which one text does not fit by itself has its
+    ``error`` and is not among those returned.
+
+    Raises:
+        OutOfMemory: a backbone that is divided among processes does not suffer that.
+    """
     device = model.backbone.device
     random = _random_state(device)
     while trainings:
@@ -272,6 +286,9 @@ def _gradients(
         try:
             budget.halve(losses.tokens, losses.alone)
         except OutOfMemory as error:
+            if budget.shared:
+                world().give_up(error)
+                raise
             for number in losses.trainings:
                 trainings[number].error = error
             trainings = [training for training in trainings if training.error is None]
@@ -288,6 +305,14 @@ class _TooLarge:
     tokens: int
     alone: int
     trainings: set[int]
+
+
+def _in_any(failed: _TooLarge | None) -> _TooLarge | None:
+    """What was too large in any process, the same in all: what cannot be cut, or the smallest."""
+    if not world().any(failed is not None):
+        return None
+    found = [other for other in world().gather(failed) if other is not None]
+    return min(found, key=lambda other: (other.tokens > other.alone, other.tokens))
 
 
 def _random_state(device: torch.device) -> list[torch.Tensor]:
@@ -310,7 +335,9 @@ def _accumulate(
 ) -> list[float] | _TooLarge:
     """Add up the gradients of one optimizer step of each training; the mean losses of its tokens.
 
-    The sum of the losses has, for each adapter's parameters, the gradient of its own loss."""
+    The sum of the losses has, for each adapter's parameters, the gradient of its own loss. Of
+    several processes each has a part of the examples, whose losses it divides by the tokens of all
+    of them: gradients add up to those of one process."""
     device = model.backbone.device
     texts: list[Text] = []
     answers: list[list[int]] = []
@@ -324,22 +351,55 @@ def _accumulate(
     counts = counts.to(device)
     total = torch.zeros_like(counts)
 
-    def differentiate(batch: Batch) -> torch.Tensor:
+    def differentiate(batch: Batch, counted: bool) -> torch.Tensor:
         targets = torch.tensor([token for i in batch.texts for token in answers[i]])
         of = torch.tensor([owners[i] for i in batch.texts for _ in answers[i]])
         entering = None if kept is None else kept.entering(texts, batch)
         losses = micro_batch_losses(prepared, batch, targets, of, counts, entering)
+        if not counted:
+            losses = losses * 0
         pairs = zip(trainings, losses.unbind(), strict=True)
         torch.autograd.backward([training.scaled(loss) for training, loss in pairs])
         return losses.detach()
 
-    for batch in lay_out(texts, budget.tokens, model.pad_id, device, model.attention_length):
-        found = unless_out_of_memory(partial(differentiate, batch))
+    failed: _TooLarge | None = None
+    for batch, counted in _batches(model, texts, budget.tokens):
+        found = unless_out_of_memory(partial(differentiate, batch, counted))
         if found is None:
             members = {owners[i] for i in batch.texts}
-            return _TooLarge(batch.input_ids.numel(), longest(texts, batch), members)
+            failed = _TooLarge(batch.input_ids.numel(), longest(texts, batch), members)
+            break
         total += found[0]
+    if budget.shared and failed is not None:  # the others wait in the pass
+        return failed
+    if (failed := _in_any(failed)) is not None:
+        return failed
+    if world().size > 1:
+        sum_gradients([p for t in trainings for p in t.parameters.values()], total)
     return [float(loss) for loss in total.tolist()]
+
+
+def _batches(
+    model: AdaptedModel, texts: Sequence[Text], budget: int
+) -> Iterator[tuple[Batch, bool]]:
+    """Micro-batches of this process, and whether they count: a sharded backbone is computed as
+    often by all, so one with fewer texts computes some for the others."""
+    device, here = model.backbone.device, world()
+    if here.size == 1:
+        for batch in lay_out(texts, budget, model.pad_id, device, model.attention_length):
+            yield batch, True
+        return
+    mine = split([text.ids for text in texts], here.size)[here.rank]
+    own = [texts[i] for i in mine]
+    batches = list(lay_out(own, budget, model.pad_id, device, model.attention_length))
+    # Asked before the first pass, which all make together.
+    missing = here.most(len(batches)) - len(batches) if model.backbone.sharded else 0
+    for batch in batches:
+        yield replace(batch, texts=[mine[i] for i in batch.texts]), True
+    short = min(range(len(texts)), key=lambda i: len(texts[i].ids))
+    for _ in range(missing):
+        [batch] = lay_out([texts[short]], budget, model.pad_id, device)
+        yield replace(batch, texts=[short]), False
 
 
 def _note(trainings: Sequence[Training]) -> str:

@@ -168,6 +168,18 @@ def test_where_it_saves_nothing(make: Callable[..., RunConfig]) -> None:
             ask()
 
 
+def test_where_weights_wait_is_not_in_the_identity(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polyprefix.study.prepare.check_offload", lambda *_, **__: None)
+    plain, offloaded = (
+        prepare(config, Silent()) for config in (make(), with_model(make(), offload="cpu"))
+    )
+    assert plain.identity == offloaded.identity
+    assert offloaded.config.model.offload == "cpu"
+    assert offloaded.backbone.offload == "none"  # all is in main memory
+
+
 def test_a_plan_for_a_gpu(make: Callable[..., RunConfig]) -> None:
     """One layer's weights are on the device, of two, and what is in no layer."""
     config = make(runtime={"device": "cuda", "gradient_checkpointing": True})

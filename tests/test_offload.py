@@ -3,6 +3,7 @@ from the modules and brought back all the same."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,8 @@ def test_where_it_saves_nothing(make: Callable[..., RunConfig]) -> None:
 def test_where_weights_wait_is_not_in_the_identity(
     make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polyprefix.study.prepare.check_offload", lambda *_, **__: None)
+    module = sys.modules[prepare.__module__]  # the package has the function by that name
+    monkeypatch.setattr(module, "check_offload", lambda *_, **__: None)
     plain, offloaded = (
         prepare(config, Silent()) for config in (make(), with_model(make(), offload="cpu"))
     )

@@ -3,6 +3,7 @@ from the modules and brought back all the same."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,19 @@ def test_where_it_saves_nothing(make: Callable[..., RunConfig]) -> None:
     for ask in (lambda: prepare(config, Silent()), lambda: plan_run(config)):
         with pytest.raises(ConfigError, match=r"'model\.offload' has no effect on a CPU"):
             ask()
+
+
+def test_where_weights_wait_is_not_in_the_identity(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules[prepare.__module__]  # the package has the function by that name
+    monkeypatch.setattr(module, "check_offload", lambda *_, **__: None)
+    plain, offloaded = (
+        prepare(config, Silent()) for config in (make(), with_model(make(), offload="cpu"))
+    )
+    assert plain.identity == offloaded.identity
+    assert offloaded.config.model.offload == "cpu"
+    assert offloaded.backbone.offload == "none"  # all is in main memory
 
 
 def test_a_plan_for_a_gpu(make: Callable[..., RunConfig]) -> None:

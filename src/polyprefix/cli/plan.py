@@ -13,7 +13,7 @@ from rich.text import Text
 
 from polyprefix.cli import options
 from polyprefix.cli.output import console, progress_on
-from polyprefix.config import ConfigError, RunConfig
+from polyprefix.config import ConfigError, RunConfig, put
 from polyprefix.report import new_table
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def plan(
     others: list[tuple[str, Plan]] = []
     if planned.fits is False:
         others = [
-            (setting, plan_run(changed, available=available)) for setting, changed in _changes(spec)
+            (setting, plan_run(changed, available=available))
+            for setting, changed in _changes(spec, trains=bool(planned.training))
         ]
     if as_json:
         tried = [{"change": change, **other.as_dict()} for change, other in others]
@@ -85,29 +86,37 @@ def plan(
 
 def _bytes(text: str) -> int:
     try:
-        return int(TypeAdapter(ByteSize).validate_python(text))
+        size = int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
-        raise ConfigError(
-            f"--memory {text!r}: give a number with its unit, such as 24GiB"
-        ) from None
+        size = 0
+    if size <= 0 or not text.strip()[-1].isalpha():  # a bare number would be bytes
+        raise ConfigError(f"--memory {text!r}: give a number with its unit, such as 24GiB")
+    return size
 
 
-def _changes(spec: RunConfig) -> list[tuple[str, RunConfig]]:
-    """What takes less memory and is not so yet."""
-    runtime = spec.runtime
-    found: list[tuple[str, dict[str, Any]]] = []
-    small = runtime.model_copy(update={"micro_batch_tokens": 512, "evaluation_batch_tokens": 512})
-    if not runtime.gradient_checkpointing:
-        saving = runtime.model_copy(update={"gradient_checkpointing": True})
-        found.append(("runtime.gradient_checkpointing=true", {"runtime": saving}))
-        small = small.model_copy(update={"gradient_checkpointing": True})
-    found.append(
-        ("... and micro_batch_tokens=512, evaluation_batch_tokens=512", {"runtime": small})
-    )
+SMALL = 512
+"""Tokens of a forward pass that are tried where more do not fit."""
+
+
+def _changes(spec: RunConfig, *, trains: bool) -> list[tuple[str, RunConfig]]:
+    """What takes less memory and is not so yet, each with those before it."""
+    steps: list[dict[str, Any]] = []
+    if trains and not spec.runtime.gradient_checkpointing:
+        steps.append({"runtime.gradient_checkpointing": True})
+    sizes = {"runtime.evaluation_batch_tokens": spec.runtime.evaluation_batch_tokens}
+    if trains:
+        sizes["runtime.micro_batch_tokens"] = spec.runtime.micro_batch_tokens or 2 * SMALL
+    steps.append({key: SMALL for key, tokens in sizes.items() if tokens > SMALL})
     if spec.model.dtype == "float32":
-        narrow = spec.model.model_copy(update={"dtype": "bfloat16"})
-        found.append(("... and model.dtype=bfloat16", {"runtime": small, "model": narrow}))
-    return [(name, spec.model_copy(update=update)) for name, update in found]
+        steps.append({"model.dtype": "bfloat16"})
+    found: list[tuple[str, RunConfig]] = []
+    values = spec.model_dump(mode="json")
+    for step in filter(None, steps):
+        for key, value in step.items():
+            put(values, key, value)
+        text = ", ".join(f"{key}={str(value).lower()}" for key, value in step.items())
+        found.append(("... and " * bool(found) + text, RunConfig.read(values)))
+    return found
 
 
 def show(planned: Plan, others: Sequence[tuple[str, Plan]], out: Console) -> None:
@@ -130,6 +139,8 @@ def show(planned: Plan, others: Sequence[tuple[str, Plan]], out: Console) -> Non
     table.add_row("at the most", *(amount(total) for total in totals), style="bold")
     out.print(table)
     out.print(Text(_verdict(planned)))
+    if others:
+        out.print(Text("With"))
     for change, other in others:
         fits = "fits" if other.fits else "does not fit either"
         out.print(Text(f"  {change}: {amount(other.total)}, {fits}"))
@@ -141,7 +152,7 @@ def _verdict(planned: Plan) -> str:
     there = f"{amount(planned.total)} of {amount(planned.available)}"
     if planned.fits:
         return f"It fits: {there}."
-    return f"It does not fit: {there} that the process can have. With"
+    return f"It does not fit: {there} that the process can have."
 
 
 def amount(size: int) -> str:

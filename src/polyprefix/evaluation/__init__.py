@@ -1,15 +1,19 @@
 """Scoring of choices, writing of answers, and metrics."""
 
 from polyprefix.evaluation.choices import encode_choices
-from polyprefix.evaluation.decoding import Decoding
+from polyprefix.evaluation.decoding import Decoding, Row, RunningBatch, to_draw_from
 from polyprefix.evaluation.evaluate import predict, summarise
-from polyprefix.evaluation.generation import generate
+from polyprefix.evaluation.generation import batches, columns, generate
 from polyprefix.evaluation.metrics import accuracy, macro_f1, majority
 from polyprefix.evaluation.scoring import score_answers
 
 __all__ = [
     "Decoding",
+    "Row",
+    "RunningBatch",
     "accuracy",
+    "batches",
+    "columns",
     "encode_choices",
     "generate",
     "macro_f1",
@@ -17,4 +21,5 @@ __all__ = [
     "predict",
     "score_answers",
     "summarise",
+    "to_draw_from",
 ]

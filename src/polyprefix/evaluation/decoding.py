@@ -139,7 +139,7 @@ class RunningBatch:
         Keys and values of rows that are there already are copied once; rows that are finished
         leave.
         """
-        logits, cache, mask = self._prefill(rows)
+        logits, cache, mask = self.prefill(rows)
         self._write(rows, logits)
         if self.going:
             self._keep([place for place, row in enumerate(self.rows) if row.left])
@@ -194,7 +194,7 @@ class RunningBatch:
                 if place in found and len(row.new) > before:
                     row.kept.append(found[place])
 
-    def _prefill(self, rows: list[Row]) -> tuple[torch.Tensor, TextCache, torch.Tensor]:
+    def prefill(self, rows: list[Row]) -> tuple[torch.Tensor, TextCache, torch.Tensor]:
         """Run the prompts: logits ``[B, V]`` after them, the cache, and its mask ``[B, S]``."""
         model = self.model
         device = model.backbone.device
@@ -269,18 +269,26 @@ def _next_tokens(logits: torch.Tensor, rows: list[Row]) -> list[int]:
         torch.tensor(values, device=logits.device)[:, None]
         for values in ([d.temperature for d in decodings], [d.top_p for d in decodings])
     )
-    shares = torch.softmax(logits.float() / temperature, dim=-1)
-    ordered, candidates = shares.sort(dim=-1, descending=True)
-    total = ordered.cumsum(-1)
-    # The token that crosses top_p still counts.
-    ordered = ordered.masked_fill(total - ordered >= top_p, 0.0)
-    total = ordered.cumsum(-1)
+    total, candidates = to_draw_from(logits, temperature, top_p)
     drawn = torch.tensor([float(torch.rand((), generator=rows[p].generator)) for p in places])
     aim = drawn.to(total.device)[:, None] * total[:, -1:]
     place = torch.searchsorted(total, aim, right=True).clamp_max(total.shape[1] - 1)
     for which, token in zip(places, candidates.gather(1, place)[:, 0].tolist(), strict=True):
         tokens[which] = token
     return tokens
+
+
+def to_draw_from(
+    logits: torch.Tensor, temperature: torch.Tensor | float, top_p: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cumulated probabilities of the tokens that may be drawn, the most probable first, and which
+    tokens these are, ``[B, V]`` both. ``temperature`` and ``top_p``: ``[B, 1]``, or of all."""
+    shares = torch.softmax(logits.float() / temperature, dim=-1)
+    ordered, candidates = shares.sort(dim=-1, descending=True)
+    total = ordered.cumsum(-1)
+    # The token that crosses top_p still counts.
+    ordered = ordered.masked_fill(total - ordered >= top_p, 0.0)
+    return ordered.cumsum(-1), candidates
 
 
 def _logprobs(

@@ -63,7 +63,7 @@ def generate(
     try:
         left = list(range(len(rows)))
         while left:
-            for batch in _batches([rows[i] for i in left], decoding, budget, sharing=sharing):
+            for batch in batches([rows[i] for i in left], decoding, budget, sharing=sharing):
                 chosen = [left[place] for place in batch]
                 work = partial(_answer, model, [rows[i] for i in chosen])
                 if unless_out_of_memory(work) is not None:
@@ -71,7 +71,7 @@ def generate(
                     continue
                 sizes = [len(rows[i].ids) + decoding.max_new_tokens for i in chosen]
                 one = max(sizes) if len(sizes) == 1 else 0
-                budget.halve(_columns([rows[i] for i in chosen]) * len(chosen), one)
+                budget.halve(columns([rows[i] for i in chosen]) * len(chosen), one)
                 for i in chosen:  # what they have written, and drawn, is written again
                     rows[i] = Row.of(model, prompts[i], decoding, model.active)
                 break
@@ -90,14 +90,14 @@ def _answer(model: AdaptedModel, rows: list[Row]) -> None:
         running.step()
 
 
-def _columns(rows: Sequence[Row]) -> int:
+def columns(rows: Sequence[Row]) -> int:
     """Of the cache of a batch: the longest shared part and the longest rest may be of different
     rows."""
     shared, rest = max(row.shared for row in rows), max(len(row.ids) - row.shared for row in rows)
     return shared + rest + max(row.decoding.max_new_tokens for row in rows)
 
 
-def _batches(
+def batches(
     rows: list[Row], decoding: Decoding, budget: Budget, *, sharing: bool
 ) -> list[list[int]]:
     """Places of rows: those that begin alike stand together; then batches of similar length,

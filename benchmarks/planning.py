@@ -30,7 +30,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import torch
 import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -42,7 +44,7 @@ from polyprefix.config import RunConfig
 from polyprefix.models.backbone import read_config
 from polyprefix.results import Silent, write_json
 from polyprefix.study import execute, plan_run, prepare, run
-from polyprefix.study.plan import PROGRAM
+from polyprefix.study.plan import CHECKPOINT, PROGRAM
 from polyprefix.study.simulation import Allocations, masks_written_out
 from polyprefix.tasks import load_task_data
 
@@ -204,7 +206,8 @@ def planned(config: RunConfig) -> dict[str, Any]:
     programs = [p.size for p in (*plan.training, *plan.evaluation) if p.name == PROGRAM]
     if programs:  # on a CPU
         found |= {"bytes": plan.total - before, "tensors": plan.total - programs[0]}
-        found["counted"] = counted(config)
+        if not any(part.name == CHECKPOINT for part in plan.training):  # bytes, and no tensors
+            found["counted"] = counted(config)
     return found
 
 
@@ -214,7 +217,9 @@ def counted(config: RunConfig) -> int:
     model = prepared.backbone.model
     known = [*model.parameters(), *model.buffers()]
     weights = sum(value.numel() * value.element_size() for value in known)
-    with masks_written_out(), Allocations(known) as tensors:
+    # In inference mode an operation's parts are not seen.
+    visible = patch.object(torch, "inference_mode", torch.no_grad)
+    with visible, masks_written_out(), Allocations(known) as tensors:
         execute(prepared, again=True, progress=Silent())
     return tensors.most + weights
 

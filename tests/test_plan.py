@@ -261,7 +261,6 @@ SLACK = 128 << 10
         {"method": "none"},
         {"method": "lora", "runtime": {"micro_batch_tokens": 64}},
         {"method": "lora", "train": {"batch_size": 32}, "runtime": {"evaluation_batch_tokens": 64}},
-        {"method": "full", "runtime": {"gradient_checkpointing": True}},
         {"options": {"layers": "last:1"}, "train": {"steps": 8, "batch_size": 28}},
     ],
     ids=str,

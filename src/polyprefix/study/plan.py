@@ -55,6 +55,8 @@ from polyprefix.training.keeping import SHARE
 PROGRAM = "program and data"
 """The part that is there before the model is."""
 
+CHECKPOINT = "writing a checkpoint"
+
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -269,7 +271,7 @@ def _training(
     if device.type == "cpu":
         # safetensors makes bytes of what is written, and Python a copy of them.
         written = 2 * (_size(adapter.trainable().values()) + _optimizer(adapter).size)
-        moments.append([_optimizer(adapter), held, Part("writing a checkpoint", written)])
+        moments.append([_optimizer(adapter), held, Part(CHECKPOINT, written)])
     if layer is not None:
         below = laid_out(texts, runtime.evaluation_batch_tokens, model, device)
         moments.append([held, Part("forward pass", filling_pass(model, below, layer))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,12 +15,15 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.planning import counted
 from polyprefix.cli.plan import amount
-from polyprefix.config import ConfigError, RunConfig
+from polyprefix.config import RunConfig
 from polyprefix.study import plan_run
+from polyprefix.study.plan import PROGRAM
 from polyprefix.study.simulation import Allocations, masks_written_out
 from tests import memory_cases
 from tests.conftest import ROOT, Cli
+from tests.yaml_tasks import ANSWER, written
 
 LLAMA = {
     "model_type": "llama",
@@ -241,6 +245,77 @@ def test_the_plan_of_a_run(make: Callable[..., RunConfig]) -> None:
     assert larger.total > found.total
 
 
+def in_use(config: RunConfig) -> tuple[int, int]:
+    """Bytes of a run by its plan, without the program, and those that its tensors had at once."""
+    plan = plan_run(config)
+    program = next(part.size for part in plan.evaluation if part.name == PROGRAM)
+    return plan.total - program, counted(config)
+
+
+SLACK = 128 << 10
+"""Token ids and masks, which are about as large as all else of a tiny model."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "none"},
+        {"method": "lora", "runtime": {"micro_batch_tokens": 64}},
+        {"method": "lora", "train": {"batch_size": 32}, "runtime": {"evaluation_batch_tokens": 64}},
+        {"options": {"layers": "last:1"}, "train": {"steps": 8, "batch_size": 28}},
+    ],
+    ids=str,
+)
+def test_a_run_takes_what_its_plan_says(
+    make: Callable[..., RunConfig], changes: dict[str, Any]
+) -> None:
+    planned, counted = in_use(make(**changes))
+    assert planned == pytest.approx(counted, rel=0.05, abs=SLACK)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_writing_answers_takes_what_its_plan_says(
+    make: Callable[..., RunConfig], tmp_path: Path, temperature: float
+) -> None:
+    """Prompts share beginnings of different lengths."""
+    stems = [" ".join(f"word{i}" for i in range(start, start + 9)) for start in range(3)]
+    rows = [
+        {"question": f"{stems[n % 3]} {'and ' * (n % 4)}{n}?", "answers": ["yes"]}
+        for n in range(24)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    files = [f"{split}-{code}.jsonl" for split, code in (("train", "en"), ("dev", "en"))]
+    files += ["test-en.jsonl", "test-de.jsonl"]
+    path = written(tmp_path, ANSWER, dict.fromkeys(files, lines))
+    config = make(
+        method="none",
+        task={"name": str(path), "data": None},
+        decoding={"max_new_tokens": 8, "temperature": temperature},
+    )
+    planned, counted = in_use(config)
+    assert planned == pytest.approx(counted, rel=0.05, abs=SLACK)
+    parts = {part.name for part in plan_run(config).evaluation}
+    assert "cache" in parts
+
+
+def test_the_dev_split_is_scored_beside_the_optimizer(make: Callable[..., RunConfig]) -> None:
+    """Of full fine-tuning, two more values for each parameter, which the test split has not."""
+    found = plan_run(make(method="full", runtime={"evaluation_batch_tokens": 16}))
+    parts = {part.name: part.size for part in found.evaluation}
+    assert parts["optimizer"] == 2 * parts["trained weights"]
+
+
+def test_the_language_with_most_tokens_is_planned_for(
+    make: Callable[..., RunConfig], sib_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(sib_folder, tmp_path / "sib")
+    whole = plan_run(make(method="none")).evaluation_batch_tokens
+    path = folder / "data" / "annotated" / "swh_Latn" / "test.tsv"
+    head, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([head, *(line + " na kadhalika" * 4 for line in lines)]) + "\n")
+    assert plan_run(make(method="none", task={"data": str(folder)})).evaluation_batch_tokens > whole
+
+
 def test_no_weight_is_read(
     make: Callable[..., RunConfig], tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -249,14 +324,9 @@ def test_no_weight_is_read(
     for path in tiny_folder.iterdir():
         if path.suffix != ".safetensors":
             (folder / path.name).write_bytes(path.read_bytes())
-    config = make(model={"name": str(folder), "dtype": "bfloat16"}) if False else make()
-    config = config.model_copy(
-        update={"model": config.model.model_copy(update={"name": str(folder)})}
-    )
     whole = plan_run(make())
-    assert plan_run(config).parameters == whole.parameters
-    narrow = config.model.model_copy(update={"dtype": "bfloat16"})
-    halved = plan_run(config.model_copy(update={"model": narrow}))
+    assert plan_run(make(model={"name": str(folder)})).parameters == whole.parameters
+    halved = plan_run(make(model={"name": str(folder), "dtype": "bfloat16"}))
     sizes = [
         next(part.size for part in found.training if part.name == "frozen weights")
         for found in (halved, whole)
@@ -304,13 +374,16 @@ def test_what_does_not_fit(cli: Cli, tiny_folder: Path, sib_folder: Path) -> Non
         *arguments(tiny_folder, sib_folder, "--memory", "1MiB", "--json"),
         *("--set", "runtime.gradient_checkpointing=true", "--set", "model.dtype=bfloat16"),
     )
-    changes = json.loads(out)["changes"]
-    assert changes[0]["total"] < json.loads(out)["total"]
+    first, *others = json.loads(out)["changes"]
+    assert first["change"] == (
+        "runtime.evaluation_batch_tokens=512, runtime.micro_batch_tokens=512"
+    )
+    assert first["micro_batch_tokens"] <= 512
     # as far as torchao is installed; nf4 not, since this model's blocks are too small for it, and
     # no offload, since a CPU has no other memory
-    tried = [change["change"] for change in changes[1:]]
+    tried = [change["change"] for change in others]
     assert tried == ["... and model.quantization=int8"] * bool(find_spec("torchao"))
-    for change in changes[1:]:
+    for change in others:
         assert change["total"] < json.loads(out)["total"]
 
 
@@ -327,14 +400,19 @@ def test_a_device_that_is_not_here(cli: Cli, tiny_folder: Path, sib_folder: Path
 
 
 def test_mistakes(cli: Cli, tiny_folder: Path, sib_folder: Path) -> None:
-    code, _, err = cli(*arguments(tiny_folder, sib_folder, "--memory", "much"))
-    assert code == 2
-    assert "24GiB" in err
+    for wrong in ("24 elephants", "24", "0GiB", "-5GiB", ""):
+        code, _, err = cli(*arguments(tiny_folder, sib_folder, "--memory", wrong))
+        assert code == 2
+        assert f"--memory {wrong!r}: give a number with its unit, such as 24GiB" in err
     code, _, err = cli("plan", "--model", str(tiny_folder), "--task", "sib200")
     assert code == 2
     assert "--method" in err
-    with pytest.raises(ConfigError):
-        RunConfig.read({"model": {"name": "x"}})
+    code, _, err = cli("plan", "nowhere.yaml")
+    assert code == 2
+    assert "nowhere.yaml" in err
+    code, _, err = cli(*arguments(tiny_folder / "nothing", sib_folder))
+    assert code == 2
+    assert "model.name" in err
 
 
 def test_amounts() -> None:

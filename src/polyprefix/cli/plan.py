@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from polyprefix.cli import options
 from polyprefix.cli.output import console, progress_on
-from polyprefix.config import ConfigError, RunConfig, UnsupportedModel
+from polyprefix.config import ConfigError, RunConfig, UnsupportedModel, put
 from polyprefix.report import new_table, plain
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def plan(
     planned = plan_run(spec, available=available, progress=progress_on(quiet or as_json))
     others: list[tuple[str, Plan]] = []
     if planned.fits is False:
-        for setting, changed in _changes(spec):
+        for setting, changed in _changes(spec, trains=bool(planned.training)):
             with suppress(ConfigError, UnsupportedModel):  # not with this model, method or device
                 others.append((setting, plan_run(changed, available=available)))
     if as_json:
@@ -86,38 +87,51 @@ def plan(
 
 def _bytes(text: str) -> int:
     try:
-        return int(TypeAdapter(ByteSize).validate_python(text))
+        size = int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
-        raise ConfigError(
-            f"--memory {text!r}: give a number with its unit, such as 24GiB"
-        ) from None
+        size = 0
+    if size <= 0 or not text.strip()[-1].isalpha():  # a bare number would be bytes
+        raise ConfigError(f"--memory {text!r}: give a number with its unit, such as 24GiB")
+    return size
 
 
-def _changes(spec: RunConfig) -> list[tuple[str, RunConfig]]:
-    """What takes less memory and is not so yet."""
-    runtime = spec.runtime
-    found: list[tuple[str, dict[str, Any]]] = []
-    small = runtime.model_copy(update={"micro_batch_tokens": 512, "evaluation_batch_tokens": 512})
-    if not runtime.gradient_checkpointing:
-        saving = runtime.model_copy(update={"gradient_checkpointing": True})
-        found.append(("runtime.gradient_checkpointing=true", {"runtime": saving}))
-        small = small.model_copy(update={"gradient_checkpointing": True})
-    found.append(
-        ("... and micro_batch_tokens=512, evaluation_batch_tokens=512", {"runtime": small})
-    )
-    model = spec.model
-    if model.dtype == "float32":
-        model = model.model_copy(update={"dtype": "bfloat16"})
-        found.append(("... and model.dtype=bfloat16", {"runtime": small, "model": model}))
-    if model.quantization is None and model.offload == "none":
-        for name, key, value in (
-            ("... and model.quantization=int8", "quantization", "int8"),
-            ("... and model.quantization=nf4 in its place", "quantization", "nf4"),
-            ("... and model.offload=cpu in its place", "offload", "cpu"),
-        ):
-            other = model.model_copy(update={key: value})
-            found.append((name, {"runtime": small, "model": other}))
-    return [(name, spec.model_copy(update=update)) for name, update in found]
+SMALL = 512
+"""Tokens of a forward pass that are tried where more do not fit."""
+
+ELSEWHERE = (
+    ("model.quantization", "int8"),
+    ("model.quantization", "nf4"),
+    ("model.offload", "cpu"),
+)
+"""What takes weights out of the device's memory; one of these."""
+
+
+def _changes(spec: RunConfig, *, trains: bool) -> list[tuple[str, RunConfig]]:
+    """What takes less memory and is not so yet, each with those before it."""
+    steps: list[dict[str, Any]] = []
+    if trains and not spec.runtime.gradient_checkpointing:
+        steps.append({"runtime.gradient_checkpointing": True})
+    sizes = {"runtime.evaluation_batch_tokens": spec.runtime.evaluation_batch_tokens}
+    if trains:
+        sizes["runtime.micro_batch_tokens"] = spec.runtime.micro_batch_tokens or 2 * SMALL
+    steps.append({key: SMALL for key, tokens in sizes.items() if tokens > SMALL})
+    if spec.model.dtype == "float32":
+        steps.append({"model.dtype": "bfloat16"})
+    found: list[tuple[str, RunConfig]] = []
+    values = spec.model_dump(mode="json")
+    for step in filter(None, steps):
+        for key, value in step.items():
+            put(values, key, value)
+        text = ", ".join(f"{key}={str(value).lower()}" for key, value in step.items())
+        found.append(("... and " * bool(found) + text, RunConfig.read(values)))
+    if spec.model.quantization is None and spec.model.offload == "none":
+        before = "... and " * bool(found)
+        for number, (key, value) in enumerate(ELSEWHERE):
+            other = deepcopy(values)
+            put(other, key, value)
+            text = f"{before}{key}={value}{' in its place' * bool(number)}"
+            found.append((text, RunConfig.read(other)))
+    return found
 
 
 def show(planned: Plan, others: Sequence[tuple[str, Plan]], out: Console) -> None:
@@ -140,6 +154,8 @@ def show(planned: Plan, others: Sequence[tuple[str, Plan]], out: Console) -> Non
     table.add_row("at the most", *(amount(total) for total in totals), style="bold")
     out.print(table)
     out.print(Text(_verdict(planned)))
+    if others:
+        out.print(Text("With"))
     for change, other in others:
         fits = "fits" if other.fits else "does not fit either"
         out.print(Text(f"  {change}: {amount(other.total)}, {fits}"))
@@ -151,7 +167,7 @@ def _verdict(planned: Plan) -> str:
     there = f"{amount(planned.total)} of {amount(planned.available)}"
     if planned.fits:
         return f"It fits: {there}."
-    return f"It does not fit: {there} that the process can have. With"
+    return f"It does not fit: {there} that the process can have."
 
 
 def amount(size: int) -> str:

@@ -145,8 +145,8 @@ class RunningBatch:
             self.rows, self._cache = [], TextCache(0, 0)
         parts: list[tuple[TextCache, torch.Tensor]] = []
         joining: list[Row] = []
-        for some in _alike(rows, training_tokens(None, self.model.backbone.device)):
-            logits, cache, mask = self._prefill(some)
+        for some in alike(rows, self.model.backbone.device):
+            logits, cache, mask = self.prefill(some)
             self._write(some, logits)
             parts.append((cache, mask))
             joining += some
@@ -202,7 +202,7 @@ class RunningBatch:
                 if place in found and len(row.new) > before:
                     row.kept.append(found[place])
 
-    def _prefill(self, rows: list[Row]) -> tuple[torch.Tensor, TextCache, torch.Tensor]:
+    def prefill(self, rows: list[Row]) -> tuple[torch.Tensor, TextCache, torch.Tensor]:
         """Run the prompts: logits ``[B, V]`` after them, the cache, and its mask ``[B, S]``."""
         model = self.model
         device = model.backbone.device
@@ -239,9 +239,10 @@ def _ends(tokenizer: Any, model: Any) -> list[int]:
     return [token for token in dict.fromkeys(found) if token is not None] or [-1]
 
 
-def _alike(rows: Sequence[Row], filled: int) -> Iterator[list[Row]]:
-    """Parts of rows, of about ``filled`` tokens each: rows that share their start are next to each
-    other, and others by length."""
+def alike(rows: Sequence[Row], device: torch.device) -> Iterator[list[Row]]:
+    """Parts of rows that fill a device: rows that share their start are next to each other, and
+    others by length."""
+    filled = training_tokens(None, device)
     order = sorted(rows, key=lambda row: (row.shared, row.ids[: row.shared], len(row.ids)))
     part: list[Row] = []
     for row in order:
@@ -292,18 +293,26 @@ def _next_tokens(logits: torch.Tensor, rows: list[Row]) -> list[int]:
         torch.tensor(values, device=logits.device)[:, None]
         for values in ([d.temperature for d in decodings], [d.top_p for d in decodings])
     )
-    shares = torch.softmax(logits.float() / temperature, dim=-1)
-    ordered, candidates = shares.sort(dim=-1, descending=True)
-    total = ordered.cumsum(-1)
-    # The token that crosses top_p still counts.
-    ordered = ordered.masked_fill(total - ordered >= top_p, 0.0)
-    total = ordered.cumsum(-1)
+    total, candidates = to_draw_from(logits, temperature, top_p)
     drawn = torch.tensor([float(torch.rand((), generator=rows[p].generator)) for p in places])
     aim = drawn.to(total.device)[:, None] * total[:, -1:]
     place = torch.searchsorted(total, aim, right=True).clamp_max(total.shape[1] - 1)
     for which, token in zip(places, candidates.gather(1, place)[:, 0].tolist(), strict=True):
         tokens[which] = token
     return tokens
+
+
+def to_draw_from(
+    logits: torch.Tensor, temperature: torch.Tensor | float, top_p: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cumulated probabilities of the tokens that may be drawn, the most probable first, and which
+    tokens these are, ``[B, V]`` both. ``temperature`` and ``top_p``: ``[B, 1]``, or of all."""
+    shares = torch.softmax(logits.float() / temperature, dim=-1)
+    ordered, candidates = shares.sort(dim=-1, descending=True)
+    total = ordered.cumsum(-1)
+    # The token that crosses top_p still counts.
+    ordered = ordered.masked_fill(total - ordered >= top_p, 0.0)
+    return ordered.cumsum(-1), candidates
 
 
 def _logprobs(

@@ -78,7 +78,7 @@ def _generate(
     try:
         left = list(range(len(rows)))
         while left:
-            waiting = deque(_in_order([rows[i] for i in left], sharing=sharing))
+            waiting = deque(in_order([rows[i] for i in left], sharing=sharing))
             begun: list[Row] = []
             if unless_out_of_memory(partial(_answer, model, waiting, begun, budget, advance)):
                 break
@@ -105,19 +105,19 @@ def _answer(
         running = RunningBatch(model)
         while waiting or running.going:
             left = [row for row in running.rows if row.left]
-            joining = []
+            new = []
             if 2 * len(left) <= len(running.rows):  # each time the batch is copied: seldom
-                joining = _joining(running, len(left), waiting, budget)
-            if joining:
-                begun += joining
-                running.join(joining)
+                new = joining(running, len(left), waiting, budget)
+            if new:
+                begun += new
+                running.join(new)
             else:
                 running.step()
-            if done := sum(not row.left for row in (*left, *joining)):
+            if done := sum(not row.left for row in (*left, *new)):
                 advance(done)
 
 
-def _joining(running: RunningBatch, left: int, waiting: deque[Row], budget: Budget) -> list[Row]:
+def joining(running: RunningBatch, left: int, waiting: deque[Row], budget: Budget) -> list[Row]:
     """Those who wait and have room beside the ``left`` rows that are not finished; one at least
     where there are none."""
     chosen: list[Row] = []
@@ -129,7 +129,7 @@ def _joining(running: RunningBatch, left: int, waiting: deque[Row], budget: Budg
     return chosen
 
 
-def _in_order(rows: list[Row], *, sharing: bool) -> list[Row]:
+def in_order(rows: list[Row], *, sharing: bool) -> list[Row]:
     """Rows that begin alike stand together; longest first."""
     together = groups([row.ids for row in rows]) if sharing else [[i] for i in range(len(rows))]
     for group in together:

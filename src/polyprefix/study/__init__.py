@@ -5,7 +5,7 @@ from polyprefix.study.grid import Planned, plan_study, run_study
 from polyprefix.study.kept import Kept
 from polyprefix.study.plan import Plan, plan_run
 from polyprefix.study.prepare import Prepared, prepare
-from polyprefix.study.run import load_run, run
+from polyprefix.study.run import execute, load_run, run
 from polyprefix.study.together import run_together
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Plan",
     "Planned",
     "Prepared",
+    "execute",
     "load_run",
     "make_engine",
     "plan_run",

@@ -94,12 +94,12 @@ class Fitting:
         name = self.model.active
         if name is None:
             raise ConfigError("no adapter is in use")
-        encoded = self._with_answers(self.data.train)
+        encoded = self.right_answers(self.data.train)
         self.truncated = sum(item.truncated for item in encoded)
         examples = [TrainingExample(item.prompt, item.answers[0]) for item in encoded]
         return Job(name, examples, config, folder, self.dev_score, seed)
 
-    def _with_answers(self, examples: Sequence[Example]) -> list[Encoded]:
+    def right_answers(self, examples: Sequence[Example]) -> list[Encoded]:
         """Prompts of the source language, each with its right answer alone."""
         data, prompt = self.data, self.data.prompts[self.data.source_language]
         if isinstance(data.task, ChoiceTask):
@@ -142,7 +142,7 @@ class Fitting:
         if "gold_logprob" in scores:
             tie_break = float(scores["gold_logprob"])
         else:
-            encoded = self._with_answers(dev)
+            encoded = self.right_answers(dev)
             found = score_answers(self.model, encoded, batch_tokens=self.budget)
             tie_break = sum(values[0] for values in found) / len(found)
         return float(scores[self.data.task.headline]), tie_break

@@ -7,7 +7,7 @@ where the model is there: they train and score for some seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,36 +18,48 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from polyprefix.config import RunConfig
+from polyprefix.evaluation import RunningBatch
 from polyprefix.methods import AdaptedModel, Adapter, check_frozen, method_config, method_of
 from polyprefix.models import Backbone
 from polyprefix.models.backbone import DTYPES, read_config
-from polyprefix.models.batching import ATTENTION_LENGTH, Batch, Text, beginnings, lay_out
+from polyprefix.models.batching import Text, beginnings, lay_out
 from polyprefix.models.budget import training_tokens
+from polyprefix.models.encoding import Encoded
 from polyprefix.models.quantization import quantise, stored_bytes
+from polyprefix.models.tiny import tiny_backbone
 from polyprefix.results import Progress, Silent, free_memory
 from polyprefix.study.fit import Fitting
+from polyprefix.study.largest import (
+    CPU,
+    SAMPLE,
+    answered_rows,
+    busiest,
+    laid_out,
+    scoring_batch,
+    training_batch,
+    training_texts,
+)
 from polyprefix.study.prepare import check_offload, choose_device
 from polyprefix.study.run import starting_text
 from polyprefix.study.simulation import (
     StepMemory,
     attach_without_numbers,
     evaluation_pass,
+    filling_pass,
     generation_pass,
     training_step,
-    with_numbers,
     without_numbers,
 )
-from polyprefix.tasks import AnswerTask, TaskData, load_task_data
+from polyprefix.tasks import AnswerTask, Example, load_task_data
 from polyprefix.training import kept_layer, num_steps
+from polyprefix.training.keeping import SHARE
 
-SAMPLE = 2048
-"""Training examples that are looked at, the first of them."""
+PROGRAM = "program and data"
+"""The part that is there before the model is."""
 
-TESTED = 64
-"""Test examples of each language that are looked at."""
+CHECKPOINT = "writing a checkpoint"
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,7 @@ class Plan:
     @property
     def total(self) -> int:
         """At the fullest moment of all."""
-        return max(sum(part.size for part in parts) for parts in (self.training, self.evaluation))
+        return max(map(_total, (self.training, self.evaluation)))
 
     @property
     def fits(self) -> bool | None:
@@ -125,7 +137,7 @@ def plan_run(
     progress.say("reading the data and the model's configuration")
     data = load_task_data(config.task, seed=config.seed, with_training=method_of(method).trains)
     model_config, tokenizer = read_config(config.model)
-    program = psutil.Process().memory_info().rss if device.type == "cpu" else 0
+    program = in_use_by_program(trains=method_of(method).trains) if device.type == "cpu" else 0
     if available is None:
         available = _available(device, program)
     progress.say("computing without numbers")
@@ -142,13 +154,14 @@ def plan_run(
         adapter = attach_without_numbers(model, method, starting_text(data))
         offloaded = config.model.offload == "cpu"
         weights = _weights(model, adapter, program, offloaded=offloaded)
-        tokens, training = 0, list[Part]()
+        few = replace(data, train=data.train[:SAMPLE], dev=data.dev[:SAMPLE])
+        fitting = Fitting(model, few, config.task.max_length, config.runtime, config.decoding)
+        tokens, training, beside = 0, list[Part](), list[Part]()
         if adapter.trains:
-            tokens, step, kept = _training(config, model, data, device)
-            training = [*weights, *_step_parts(adapter, step, device)]
-            if device.type == "cpu" and config.runtime.keep_hidden_states != "disk":
-                training.append(Part("kept hidden states", kept))
-        read, evaluation = _evaluation(config, model, data, device)
+            tokens, parts, held = _training(config, model, fitting, len(data.train), device)
+            training = [*weights, *parts]
+            beside = [_optimizer(adapter), held]
+        read, evaluation = _evaluation(model, fitting, data.test, beside, device)
         return Plan(
             config.model.name,
             adapter.title,
@@ -169,6 +182,22 @@ def _available(device: torch.device, program: int) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
 
 
+def in_use_by_program(*, trains: bool) -> int:
+    """Resident bytes of this process once it has scored something small, and trained on it where
+    the run does: code is read from its files when it is first used."""
+    model = AdaptedModel(tiny_backbone("llama"))
+    adapter = model.attach({"name": "lora"})
+    [batch] = lay_out([Text(list(range(3, 67)), range(60, 64), model.active)], 64, 0, CPU)
+    evaluation_pass(model, batch)
+    if not trains:
+        return int(psutil.Process().memory_info().rss)
+    training_step(model, batch)
+    for value in adapter.trainable().values():
+        value.grad = torch.zeros_like(value)
+    torch.optim.AdamW(adapter.trainable().values()).step()
+    return int(psutil.Process().memory_info().rss)
+
+
 def _weights(model: AdaptedModel, adapter: Adapter, program: int, *, offloaded: bool) -> list[Part]:
     trained = list(adapter.trainable().values())
     ids = {id(value) for value in trained}
@@ -181,7 +210,7 @@ def _weights(model: AdaptedModel, adapter: Adapter, program: int, *, offloaded: 
         ]
         frozen += max(layers) - sum(layers)
     return [
-        Part("program and data", program),
+        Part(PROGRAM, program),
         Part("frozen weights", frozen),
         Part("trained weights", stored_bytes(trained)),
     ]
@@ -189,6 +218,15 @@ def _weights(model: AdaptedModel, adapter: Adapter, program: int, *, offloaded: 
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
+
+
+def _optimizer(adapter: Adapter) -> Part:
+    """Two values of AdamW for each that is trained."""
+    return Part("optimizer", 2 * stored_bytes(adapter.trainable().values()))
+
+
+def _total(parts: Iterable[Part]) -> int:
+    return sum(part.size for part in parts)
 
 
 def _step_parts(adapter: Adapter, step: StepMemory, device: torch.device) -> list[Part]:
@@ -199,7 +237,7 @@ def _step_parts(adapter: Adapter, step: StepMemory, device: torch.device) -> lis
     # torch's AdamW goes through all tensors at once on a GPU, and one by one elsewhere.
     largest = max(value.numel() * value.element_size() for value in trained)
     working = size + (size if device.type == "cuda" else 2 * largest)
-    optimizer = Part("optimizer", 2 * size)
+    optimizer = _optimizer(adapter)
     if working > step.total:
         return [optimizer, Part("gradients and the optimizer's step", working)]
     return [
@@ -211,71 +249,113 @@ def _step_parts(adapter: Adapter, step: StepMemory, device: torch.device) -> lis
 
 
 def _training(
-    config: RunConfig, model: AdaptedModel, data: TaskData, device: torch.device
-) -> tuple[int, StepMemory, int]:
-    """Tokens and memory of the micro-batch that the longest examples make; bytes of kept hidden
-    states."""
-    few = replace(data, train=data.train[:SAMPLE])
-    runtime, backbone = config.runtime, model.backbone
-    fitting = Fitting(model, few, config.task.max_length, runtime, config.decoding)
+    config: RunConfig,
+    model: AdaptedModel,
+    fitting: Fitting,
+    count: int,
+    device: torch.device,
+) -> tuple[int, list[Part], Part]:
+    """Tokens of the largest micro-batch; what training takes beside the weights at its fullest
+    moment; kept hidden states, which are among it.
+
+    Args:
+        config: of the run.
+        model: with the adapter in use.
+        fitting: with the training examples that are looked at.
+        count: of all training examples.
+        device: of the run.
+    """
+    runtime, adapter = config.runtime, model.adapter()
     examples = fitting.job(config.train, Path()).examples
-    texts = [_text(model, example.prompt, example.answer) for example in examples]
-    passes = num_steps(config.train, len(data.train)) * config.train.batch_size / len(data.train)
-    layer = kept_layer([model.adapter()], passes, runtime, backbone.num_layers)
-    kept = 0
-    if layer:
-        count, _ = beginnings([text.ids for text in texts])
-        share = len(data.train) / len(texts)
-        kept = int(count * share * backbone.hidden_size * backbone.dtype.itemsize)
-    longest = sorted(texts, key=lambda text: -len(text.ids))[: config.train.batch_size]
-    batch = _laid_out(longest, training_tokens(runtime.micro_batch_tokens, device), model, device)
+    texts = training_texts(model, examples)
+    layer, kept = _kept(config, model, texts, count)
+    in_memory = kept if device.type == "cpu" and runtime.keep_hidden_states != "disk" else 0
+    held = Part("kept hidden states", in_memory)
+    tokens = training_tokens(runtime.micro_batch_tokens, device)
+    batch, accumulated = training_batch(config, model, examples, texts, count, tokens, device)
     memory = training_step(
         model,
         batch,
         precision=PRECISIONS[config.train.mixed_precision],
         checkpointing=runtime.gradient_checkpointing,
-        entering=layer or None,
+        entering=layer,
+        accumulated=accumulated,
     )
-    return batch.input_ids.numel(), memory, kept
+    moments = [[*_step_parts(adapter, memory, device), held]]
+    if device.type == "cpu":
+        # safetensors makes bytes of what is written, and Python a copy of them.
+        written = 2 * (stored_bytes(adapter.trainable().values()) + _optimizer(adapter).size)
+        moments.append([_optimizer(adapter), held, Part(CHECKPOINT, written)])
+    if layer is not None:
+        below = laid_out(texts, runtime.evaluation_batch_tokens, model, device)
+        moments.append([held, Part("forward pass", filling_pass(model, below, layer))])
+    return batch.input_ids.numel(), max(moments, key=_total), held
+
+
+def _kept(
+    config: RunConfig, model: AdaptedModel, texts: Sequence[Text], count: int
+) -> tuple[int | None, int]:
+    """The layer that kept hidden states enter, and their bytes; ``None`` and 0 where none are."""
+    runtime, backbone = config.runtime, model.backbone
+    passes = num_steps(config.train, count) * config.train.batch_size / count
+    layer = kept_layer([model.adapter()], passes, runtime, backbone.num_layers)
+    if not layer:
+        return None, 0
+    of_texts, _ = beginnings([text.ids for text in texts])
+    share = count / len(texts)
+    size = int(of_texts * share * backbone.hidden_size * backbone.dtype.itemsize)
+    if runtime.keep_hidden_states == "auto" and size > free_memory() * SHARE:
+        return None, 0
+    return layer, size
 
 
 def _evaluation(
-    config: RunConfig, model: AdaptedModel, data: TaskData, device: torch.device
+    model: AdaptedModel,
+    fitting: Fitting,
+    test: Mapping[str, Sequence[Example]],
+    beside: Sequence[Part],
+    device: torch.device,
 ) -> tuple[int, list[Part]]:
-    """Tokens and memory of a forward pass over the longest test texts."""
-    budget = config.runtime.evaluation_batch_tokens
-    test = {code: part[:TESTED] for code, part in data.test.items()}
-    fitting = Fitting(model, data, config.task.max_length, config.runtime, config.decoding)
-    encoded = [item for code, part in test.items() for item in fitting.encode(code, part)]
-    if isinstance(data.task, AnswerTask):
-        new = max(decoding.max_new_tokens for decoding in fitting.decodings.values())
-        prompt = max(len(model.wrap(item.prompt)) for item in encoded)
-        rows = max(1, min(budget // (prompt + new), len(encoded)))
-        cache, most = generation_pass(model, rows, prompt, new)
-        return rows * (prompt + new), [Part("cache", cache), Part("forward pass", most)]
-    texts = [_text(model, item.prompt, answer) for item in encoded for answer in item.answers]
-    texts.sort(key=lambda text: -len(text.ids))
-    batch = _laid_out(texts, budget, model, device)
-    with with_numbers():  # answers to one prompt read the same places
-        batch = replace(batch, keep=torch.unique(batch.keep))
+    """Tokens of the largest forward pass in evaluation, and what it takes beside the weights.
+
+    Args:
+        model: with the adapter in use.
+        fitting: with the dev examples that are looked at.
+        test: test examples of all languages.
+        beside: what a training holds while the dev split is scored.
+        device: of the run.
+    """
+    data = fitting.data
+    busy = busiest(fitting, test)
+    moments = [_read(model, fitting, busy, test[busy][:SAMPLE], device)]
+    if model.adapter().trains:
+        dev, source = data.dev, data.source_language
+        while_training = [_read(model, fitting, source, dev, device)]
+        if isinstance(data.task, AnswerTask):  # the right ones are scored, too
+            while_training.append(_scored(model, fitting.right_answers(dev), fitting, device))
+        moments += [(tokens, [*beside, *parts]) for tokens, parts in while_training]
+    return max(moments, key=lambda moment: _total(moment[1]))
+
+
+def _read(
+    model: AdaptedModel,
+    fitting: Fitting,
+    language: str,
+    examples: Sequence[Example],
+    device: torch.device,
+) -> tuple[int, list[Part]]:
+    """Tokens and memory of the largest forward pass over examples of a language."""
+    encoded = fitting.encode(language, examples)
+    if not isinstance(fitting.data.task, AnswerTask):
+        return _scored(model, encoded, fitting, device)
+    rows = answered_rows(model, encoded, fitting, language)
+    cache, most = generation_pass(model, rows, device)
+    columns = RunningBatch(model).columns(rows)
+    return columns * len(rows), [Part("cache", cache), Part("forward pass", most)]
+
+
+def _scored(
+    model: AdaptedModel, encoded: Sequence[Encoded], fitting: Fitting, device: torch.device
+) -> tuple[int, list[Part]]:
+    batch = scoring_batch(model, encoded, fitting.budget.tokens, device)
     return batch.input_ids.numel(), [Part("forward pass", evaluation_pass(model, batch))]
-
-
-def _text(model: AdaptedModel, bare: list[int], answer: list[int]) -> Text:
-    prompt = model.wrap(bare)
-    reads = range(len(prompt) - 1, len(prompt) - 1 + len(answer))
-    return Text([*prompt, *answer[:-1]], reads, model.active)
-
-
-def _laid_out(
-    texts: Sequence[Text], budget: int, model: AdaptedModel, device: torch.device
-) -> Batch:
-    """The first batch, which has the longest texts.
-
-    On a GPU, attention skips what the mask hides and no mask is written out, in rows as long as the
-    batch; here it is one text a row, which needs none either."""
-    with with_numbers():
-        batches = lay_out(texts, budget, model.pad_id, CPU, ATTENTION_LENGTH)
-        batch = max(batches, key=lambda found: found.input_ids.numel())
-        until = batch.until if device.type == "cpu" else None
-        return replace(batch, until=until)

@@ -11,7 +11,7 @@ it returns is not seen.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +23,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
+from polyprefix.evaluation import Row, RunningBatch, alike, to_draw_from
 from polyprefix.methods import AdaptedModel, Adapter, MethodConfig
 from polyprefix.models import Entering, attention
 from polyprefix.models.batching import Batch
 from polyprefix.models.cache import TextCache
+from polyprefix.models.hidden_states import states_entering
 from polyprefix.models.quantization import is_quantised, stored
 from polyprefix.training import micro_batch_losses
 
@@ -153,6 +155,7 @@ def training_step(
     precision: torch.dtype | None = None,
     checkpointing: bool = False,
     entering: int | None = None,
+    accumulated: bool = False,
 ) -> StepMemory:
     """Memory of the forward and the backward pass of a micro-batch.
 
@@ -162,6 +165,7 @@ def training_step(
         precision: of autocast, ``None`` for none.
         checkpointing: layers are computed again.
         entering: the layer that kept hidden states enter, ``None`` for none.
+        accumulated: gradients of other micro-batches of the step are there already.
     """
     backbone = model.backbone
     targets = torch.zeros(len(batch.keep), dtype=torch.long)
@@ -184,8 +188,13 @@ def training_step(
     backbone.gradient_checkpointing(checkpointing)
     model.train()
     try:
-        tracker.stage = "activations"
         with tracker:
+            if accumulated:
+                tracker.stage = "backward"
+                for value in model.parameters():
+                    if value.requires_grad:
+                        value.grad = torch.zeros_like(value)
+            tracker.stage = "activations"
             with torch.autocast(
                 backbone.device.type, dtype=precision, enabled=precision is not None
             ):
@@ -211,30 +220,42 @@ def evaluation_pass(model: AdaptedModel, batch: Batch) -> int:
     return tracker.most
 
 
-def generation_pass(model: AdaptedModel, rows: int, prompt: int, new: int) -> tuple[int, int]:
-    """Bytes of the cache with which prompts are answered, and what their forward pass takes beside
-    it at most.
-
-    Args:
-        model: with the adapter in use.
-        rows: prompts that are answered at once.
-        prompt: tokens of each.
-        new: tokens of each answer.
-    """
-    backbone = model.backbone
-    each = 2 * backbone.num_layers * backbone.num_key_value_heads * backbone.head_dim
-    cache = rows * (prompt + new) * each * backbone.dtype.itemsize
+def filling_pass(model: AdaptedModel, batch: Batch, layer: int) -> int:
+    """Bytes that computing what enters a layer takes at most, before a training that keeps it."""
     tracker = _tracker(model)
     with torch.no_grad(), tracker:
-        ids = torch.zeros(rows, prompt, dtype=torch.long)
-        model(
-            ids,
-            torch.ones_like(ids),
-            past_key_values=TextCache(backbone.num_layers, prompt + new),
-            use_cache=True,
-            keep=torch.arange(1, rows + 1) * prompt - 1,
+        states_entering(
+            model.backbone.layers[layer],
+            lambda: model(batch.input_ids, position_ids=batch.position_ids, until=batch.until),
         )
-    return cache, tracker.most - cache
+    return tracker.most
+
+
+def generation_pass(
+    model: AdaptedModel, rows: Sequence[Row], device: torch.device
+) -> tuple[int, int]:
+    """Bytes of the cache with which prompts are answered, and what their forward passes, and the
+    choice of a token, take beside it at most.
+
+    Args:
+        model: with the rows' adapter attached.
+        rows: prompts that join an empty batch at once.
+        device: of the run.
+    """
+    tracker = _tracker(model)
+    decoding, running = rows[0].decoding, RunningBatch(model)
+    parts = []
+    with torch.no_grad(), tracker:
+        for some in alike(rows, device):
+            logits, part, _ = running.prefill(some)
+            if decoding.temperature:
+                to_draw_from(logits, decoding.temperature, decoding.top_p)
+            parts.append((part, 0))
+        del logits, part
+        cache = TextCache.joined(parts, running.columns(rows))
+    held = [values for layer in cache.layers for values in (layer.keys, layer.values)]
+    size = sum(values.untyped_storage().nbytes() for values in held)
+    return size, max(0, tracker.most - size)
 
 
 def _tracker(model: AdaptedModel) -> Allocations:

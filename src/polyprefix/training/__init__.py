@@ -1,5 +1,6 @@
 """The one training loop."""
 
+from polyprefix.training.batches import batches_from, most_of
 from polyprefix.training.job import (
     DevScore,
     Job,
@@ -18,8 +19,10 @@ __all__ = [
     "Job",
     "Trained",
     "TrainingExample",
+    "batches_from",
     "kept_layer",
     "micro_batch_losses",
+    "most_of",
     "num_steps",
     "peak_learning_rate",
     "read_log",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.path import Path as Path2D
 from PIL import Image
 
 from polyprefix.analysis import (
@@ -48,7 +49,7 @@ from polyprefix.report.figures.cost import log_ticks
 from polyprefix.report.figures.drawing import SVG
 from polyprefix.report.figures.sweeps import number, short_number, sweeps
 from polyprefix.report.figures.tables import latex
-from polyprefix.report.figures.world import equal_earth, score_classes
+from polyprefix.report.figures.world import equal_earth, land, score_classes
 from polyprefix.results import RunFolder
 
 CODES = (
@@ -327,6 +328,41 @@ def test_equal_earth_is_that_of_its_authors() -> None:
     assert list(edges) == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 
 
+def test_land_is_where_people_live() -> None:
+    def inside(latitude: float, longitude: float) -> bool:
+        return sum(Path2D(ring).contains_point((longitude, latitude)) for ring in land()) % 2 == 1
+
+    cities = [(48.9, 2.4), (-1.3, 36.8), (30.0, 31.2), (28.6, 77.2), (39.9, 116.4), (-15.8, -47.9)]
+    cities += [(39.7, -105.0), (-23.7, 133.9), (59.9, 10.8), (-18.9, 47.5)]
+    assert all(inside(*city) for city in cities)
+    # The three oceans, the Mediterranean, and the Caspian Sea, which land surrounds.
+    seas = [(30, -45), (0, -140), (-20, 80), (35, 18), (42.0, 50.5)]
+    assert not any(inside(*sea) for sea in seas)
+    # A filled path leaves out what runs the other way round.
+    area = [float(np.sum(np.diff(np.append(r[:, 0], r[0, 0])) * r[:, 1])) for r in land()]
+    turns = [a > 0 for a in area]
+    assert turns.count(turns[0]) > len(turns) - 5
+    caspian = next(r for r in land() if Path2D(r).contains_point((50.5, 42.0)) and len(r) < 60)
+    assert Path2D(caspian).contains_point((50.5, 42.0))
+    around = next(n for n, r in enumerate(land()) if r is caspian)
+    assert turns[around] != turns[0]
+    points = np.concatenate(land())
+    assert np.abs(points[:, 0]).max() <= 180
+    assert np.abs(points[:, 1]).max() <= 90
+
+
+def test_the_map_has_land_below_all_else(three: Drawn) -> None:
+    root = ET.fromstring(three.figures["map"].svg)
+    filled = [
+        place
+        for place, element in enumerate(root.iter())
+        if "var(--land" in element.get("style", "") and element.get("d", "").count("M") > 50
+    ]
+    assert len(filled) == 1
+    text = next(p for p, element in enumerate(root.iter()) if element.tag == f"{{{SVG}}}text")
+    assert filled[0] < text
+
+
 # Sweeps ------------------------------------------------------------------------------------------
 
 
@@ -555,13 +591,21 @@ def test_hostile_names(study: Study, tmp_path: Path) -> None:
         ),
         # One target language.
         ({"none": 0.5, "lora": 0.7}, CODES[:2], (0,), {"map", "family"}, {"differences", "wins"}),
+        # A family and a script for each language.
+        (
+            {"none": 0.5, "lora": 0.7},
+            ("eng_Latn", "deu_Latn", "arb_Arab"),
+            (0,),
+            {"family", "script"},
+            {"differences", "cost"},
+        ),
         # Everything is right: a constant score.
         (
             {"none": None, "lora": None},
             CODES,
             (0, 1),
-            {"map", "gap-by-distance", "similarity", "cost"},
-            {"differences", "learning"},
+            {"map", "gap-by-distance", "similarity", "cost", "differences", "wins"},
+            {"learning", "family"},
         ),
         # Only the untouched model.
         ({"none": 0.5}, CODES[:4], (0,), {"learning", "cost", "wins", "map"}, {"script"}),

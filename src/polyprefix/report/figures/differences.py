@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,16 @@ KINDS = {
     "seeds": ("s", SERIES[2], "other trainings (Welch's t)"),
 }
 """What a difference is generalised to: mark, colour, words."""
+
+
+QUESTIONS = {
+    "examples": "with other test examples (bootstrap of examples, paired)",
+    "languages": (
+        "in other languages (random-effects model over languages and families; dots: where the "
+        "difference in one more language is expected)"
+    ),
+    "seeds": "after another training (Welch's t over seeds)",
+}
 
 
 def pairs(material: Material) -> list[tuple[Method, Method]]:
@@ -118,8 +129,11 @@ def language_differences(material: Material) -> dict[str, pd.DataFrame]:
 
 
 def overview(material: Material, table: pd.DataFrame) -> Figure | None:
-    """The pooled differences: a row a pair, an interval for each thing that may be another."""
-    if table.empty:
+    """The pooled differences: a row a pair, an interval for each thing that may be another.
+
+    Where nothing differs there is nothing to see.
+    """
+    if table.empty or not table["difference"].any():
         return None
     keys = list(table[["first", "second"]].drop_duplicates().itertuples(index=False, name=None))
     kinds = [kind for kind in KINDS if (table["over"] == kind).any()]
@@ -164,10 +178,8 @@ def overview(material: Material, table: pd.DataFrame) -> Figure | None:
     caption = (
         f"Differences of the mean {material.score} over the target languages, each language "
         f"counting once: {_sizes(material)}. Right of the line the method named is better than the "
-        "one it is compared with. Each difference has a 95% interval for every question one may "
-        "ask: would it be so with other test examples (bootstrap of examples, paired), in other "
-        "languages (random-effects model over languages and families; dots: where the difference "
-        "in one more language is expected), after another training (Welch's t over seeds). "
+        "one it is compared with. A difference has a 95% interval for each question that these "
+        f"runs can answer: would it be so {', '.join(QUESTIONS[kind] for kind in kinds)}? "
         f"Intervals are not corrected for the number of pairs.{material.omission()}"
     )
     title = f"How much methods differ: {material.place}"
@@ -188,6 +200,8 @@ def by_language(
     """The differences from the baseline in every language, a panel a method."""
     if not found or any(len(table) < 3 for table in found.values()):
         return None
+    if not any(table["difference"].any() for table in found.values()):
+        return None
     methods = [m for m in material.methods if m.label in found]
     count = len(next(iter(found.values())))
     columns = min(len(methods), 3 if count > NAMED else 4)
@@ -197,7 +211,7 @@ def by_language(
     drawing = canvas(1.3 * named + 2.4 * columns, 0.4 + height * rows)
     grid = drawing.subplots(rows, columns, squeeze=False, sharex=True, sharey=named)
     codes = _order(found)
-    parts = []
+    parts, summarised = [], False
     for ax in grid.flat[len(methods) :]:
         ax.set_visible(False)
     for ax, method in zip(grid.flat, methods, strict=False):
@@ -210,10 +224,11 @@ def by_language(
             filled=part["p_holm"] < 0.05, size=4 if named else 2.5, width=1.2 if named else 0.5,
         )  # fmt: skip
         bottom = _summary(ax, material, method, pooled, named)
+        summarised = summarised or bottom < 0
         zero(ax)
         bare(ax, "x")
         ax.set_ylim(bottom - 1, len(order))
-        ax.set_title(method.title, fontsize=9)
+        ax.set_title(fill(method.title, 28), fontsize=9)
         ax.tick_params(axis="y", length=0, labelcolor=INK, labelsize=7.5)
         if named:
             names = [get(code).name for code in order]
@@ -233,10 +248,13 @@ def by_language(
         f"{material.score.capitalize()} minus that of {material.baseline.title} in every language, "
         f"the mean of a method's seeds, on the same examples ({_sizes(material)}). Bars are 95% "
         "bootstrap intervals over test examples, not corrected for the number of languages; filled "
-        "marks differ from 0 by sign flips with Holm's correction over languages (p < 0.05). "
-        "The black diamond at the bottom is the mean of other languages with its 95% interval, by "
-        "the random-effects model."
+        "marks differ from 0 by sign flips with Holm's correction over languages (p < 0.05)."
     )
+    if summarised:
+        caption += (
+            " The black diamond at the bottom is the mean of other languages with its 95% "
+            "interval, by the random-effects model."
+        )
     if not named:
         caption += " Each panel is sorted by its own differences; names of both ends."
     caption += material.omission()
@@ -307,10 +325,15 @@ def _room(ax: Axes, found: dict[str, pd.DataFrame]) -> None:
 
 
 def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | None:
-    """In how many languages a method is better, no different, worse than another."""
+    """In how many languages a method is better, no different, worse than another.
+
+    Where no method wins anywhere, all cells would say the same.
+    """
     if len(material.methods) < 2 or not examples.targets:
         return None
     matrix = win_matrix(examples)
+    if not matrix.wins.to_numpy(dtype=float).any():
+        return None
     methods = material.methods
     size = len(methods)
     longest = max(len(method.title) for method in methods)

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from polyprefix.analysis import Setting, curve, curve_runs, doubling_trend
 from polyprefix.config import RunError
-from polyprefix.report.console import named
+from polyprefix.report.console import named, signed
 from polyprefix.report.figures.drawing import (
     DASHES,
     MARKERS,
@@ -292,7 +292,8 @@ def _trends(sweep: Sweep, runs: pd.DataFrame) -> str:
             trend = doubling_trend(list(own["x"]), list(own["score"]))
         except ValueError:
             continue
-        said.append(f"{line} {trend.slope:+.3f} ({trend.low:+.3f} to {trend.high:+.3f})")
+        slope, low, high = map(signed, (trend.slope, trend.low, trend.high))
+        said.append(f"{line} {slope} ({low} to {high})")
     return f" A doubling brings (95% interval over runs): {'; '.join(said)}." if said else ""
 
 

@@ -321,6 +321,17 @@ def test_methods_are_told_apart_in_words() -> None:
     assert titled(rates[:1]) == ["Soft prompt"]
 
 
+def test_equal_gaps_have_no_range(group: Group) -> None:
+    records = [run.record for setting in group.settings for run in setting.runs]
+    scores = {code: {"n": 9, "accuracy": 0.5, "accuracy_stderr": 0.1} for code in CODES}
+    same = [
+        LabelledRun({"method.name": r["method"]["name"]}, r | {"scores": scores}) for r in records
+    ]
+    findings = verdict(replace(group, settings=settings(same), examples=None)).findings
+    assert any(text.startswith("The transfer gap of every method is +0.000.") for text in findings)
+    assert any(text.startswith("The transfer gap goes from") for text in verdict(group).findings)
+
+
 def test_scores_have_words() -> None:
     assert named("macro_f1") == "macro F1"
     assert named("mlqa_f1") == "MLQA F1"

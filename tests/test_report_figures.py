@@ -627,6 +627,35 @@ def test_what_data_does_not_support_is_left_out(
     assert [table.latex for table in tables(found, (), tmp_path)]
 
 
+def test_captions_speak_of_what_is_drawn(study: Study, tmp_path: Path) -> None:
+    def captions(seeds: Sequence[int], codes: Sequence[str]) -> dict[str, str]:
+        found = figures(study(THREE, seeds, codes=codes), (), tmp_path)
+        return {figure.name.removeprefix("made-nano-"): figure.caption for figure in found}
+
+    few, many = captions((0,), CODES[:3]), captions((0, 1), CODES)
+    for caption in (few["differences"], many["differences"]):
+        assert "with other test examples" in caption
+    for words in ("in other languages", "after another training"):
+        assert words not in few["differences"]
+        assert words in many["differences"]
+    assert "black diamond" not in few["differences-by-language"]
+    assert "black diamond" in many["differences-by-language"]
+
+
+def test_long_names_are_broken_not_cut(study: Study, tmp_path: Path) -> None:
+    found = study(THREE, (0, 1))
+    name = "Prefix tuning, layers last:4, length 16"
+    for setting in found:
+        for run in setting.runs:
+            if run.record["method"]["name"] == "prefix_tuning":
+                run.record["method"]["title"] = name
+    for figure in figures(found, (), tmp_path):
+        root = ET.fromstring(figure.svg)
+        lines = ["".join(e.itertext()).strip() for e in root.iter(f"{{{SVG}}}text")]
+        shown = [line for line in lines if line.startswith("Prefix tuning")]
+        assert all(line in (name, "Prefix tuning, layers") for line in shown), figure.name
+
+
 def test_missing_predictions_leave_the_rest(study: Study, tmp_path: Path) -> None:
     found = study(THREE)
     lacks = tmp_path / found[1].runs[0].record["id"] / "predictions" / "deu_Latn.jsonl"

@@ -269,7 +269,7 @@ def _report(
     states = Counter(folder.state(run.key) for run in study.runs)
     if missing := len(study.runs) - states["finished"]:
         others = [f"{count} {state}" for state, count in states.items() if state != "finished"]
-        how = ", of which 'polyprefix study status' says why" if states["failed"] else ""
+        how = "; 'polyprefix study status' says why" if states["failed"] else ""
         text = f"{missing} of {len(study.runs)} runs are not in these tables"
         said.append(("incomplete", f"{text}: {', '.join(others)}{how}."))
     show_notes(study.config.title, said, out)

@@ -178,10 +178,14 @@ def _with_targets(group: Group, settings: Sequence[Setting], names: Sequence[str
     gaps = sorted(zip((s.gap or 0.0 for s in settings), names, strict=True))
     if len(gaps) > 1:
         (smallest, least), (largest, most) = gaps[0], gaps[-1]
+        said = (
+            f"goes from {signed(smallest)} ({group.quoted(least)}) to {signed(largest)} "
+            f"({group.quoted(most)})"
+        )
+        if signed(smallest) == signed(largest):
+            said = f"of every method is {signed(smallest)}"
         found.findings.append(
-            f"The transfer gap goes from {signed(smallest)} ({group.quoted(least)}) to "
-            f"{signed(largest)} ({group.quoted(most)}). A small gap beside a low {source} score "
-            "is no merit."
+            f"The transfer gap {said}. A small gap beside a low {source} score is no merit."
         )
     _majority(group, settings, names, found)
     _precision(group, found)

@@ -37,6 +37,9 @@ from polyprefix.report.figures.drawing import (
 from polyprefix.report.figures.marks import interval, intervals, signed, zero
 from polyprefix.report.figures.material import Material, Method
 
+WIDE = 28
+"""Characters of a method's name in one line, beside a row or above a column."""
+
 NAMED = 45
 """Languages that have a row of their own with a name."""
 
@@ -162,7 +165,7 @@ def overview(material: Material, table: pd.DataFrame) -> Figure | None:
                     ax.plot(ends, [place, place], ":", color=colour, linewidth=1)
                 interval(ax, row.difference, row.low, row.high, place, colour=colour, marker=marker)
             ticks.append(y)
-            names.append(first)
+            names.append(fill(first, WIDE))
             y -= 1
     zero(ax)
     bare(ax, "x")
@@ -228,7 +231,7 @@ def by_language(
         zero(ax)
         bare(ax, "x")
         ax.set_ylim(bottom - 1, len(order))
-        ax.set_title(fill(method.title, 28), fontsize=9)
+        ax.set_title(fill(method.title, WIDE), fontsize=9)
         ax.tick_params(axis="y", length=0, labelcolor=INK, labelsize=7.5)
         if named:
             names = [get(code).name for code in order]
@@ -336,7 +339,8 @@ def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | N
         return None
     methods = material.methods
     size = len(methods)
-    longest = max(len(method.title) for method in methods)
+    titles = [fill(method.title, WIDE) for method in methods]
+    longest = max(len(line) for title in titles for line in title.splitlines())
     drawing = canvas(0.8 + 0.11 * longest + 0.85 * size, 0.7 + 0.045 * longest + 0.46 * size)
     ax = drawing.add_subplot()
     total = len(examples.targets)
@@ -367,8 +371,8 @@ def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | N
     ax.set_ylim(size - 0.5, -0.5)
     ax.patch.set_alpha(0)
     ax.spines[:].set_visible(False)
-    ax.set_xticks(range(size), [m.title for m in methods], rotation=30, ha="left")
-    ax.set_yticks(range(size), [m.title for m in methods])
+    ax.set_xticks(range(size), titles, rotation=30, ha="left")
+    ax.set_yticks(range(size), titles)
     ax.xaxis.tick_top()
     ax.tick_params(length=0, labelcolor=INK)
     table = matrix.tests.groupby(["first", "second", "outcome"]).size().unstack(fill_value=0)

@@ -19,7 +19,7 @@ from polyprefix.report.figures.drawing import DASHES, MARKERS, SERIES, printable
 MOST = len(SERIES)
 """Methods that a figure tells apart."""
 
-LONGEST = 40
+LONGEST = 48
 """Characters of a method's name in a figure."""
 
 

@@ -45,7 +45,7 @@ from polyprefix.report.figures import (
     tables,
     write_exports,
 )
-from polyprefix.report.figures.cost import log_ticks
+from polyprefix.report.figures.cost import log_ticks, spaced
 from polyprefix.report.figures.drawing import SVG
 from polyprefix.report.figures.sweeps import number, short_number, sweeps
 from polyprefix.report.figures.tables import latex
@@ -625,6 +625,11 @@ def test_what_data_does_not_support_is_left_out(
     assert not names & absent
     assert present <= names
     assert [table.latex for table in tables(found, (), tmp_path)]
+
+
+def test_numbers_of_an_axis_do_not_stand_on_one_another() -> None:
+    assert spaced([3, 11.8, 12, 12.2], span=12.2 / 3) == [3, 11.8]
+    assert spaced([25, 100, 1000, 10_000], span=10_000 / 25) == [25, 100, 1000, 10_000]
 
 
 def test_captions_speak_of_what_is_drawn(study: Study, tmp_path: Path) -> None:

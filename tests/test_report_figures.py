@@ -382,8 +382,8 @@ def test_sweeps_over_length_and_layers(tmp_path: Path) -> None:
     table = drawn["made-nano-by-method-length"].table
     assert list(table["x"]) == [5, 10, 40] * 2
     assert list(table["line"].unique()) == [
-        "Prefix tuning layers=last:2",
-        "Prefix tuning layers=last:4",
+        "Prefix tuning, layers last:2",
+        "Prefix tuning, layers last:4",
     ]
     scores = [
         np.mean([values["accuracy"] for code, values in run.record["scores"].items()
@@ -429,6 +429,35 @@ def test_scaling_needs_two_sizes(study: Study, tmp_path: Path) -> None:
     assert list(figure.table["x"]) == [10**6, 10**7] * 2
     assert list(figure.table["seeds"]) == [1, 1, 2, 2]
     assert scaling_figures(study(THREE)) == []
+
+
+def test_sizes_for_which_other_rates_were_selected_are_one_line(tmp_path: Path) -> None:
+    runs = []
+    for size, best in ((10**6, 0.1), (10**7, 0.3)):
+        for rate in (0.1, 0.3):
+            record = write_run(tmp_path, "lora", 0, 0.5 + rate, size=size, options={"rate": rate})
+            record["training"]["best_dev_score"] = 0.9 if rate == best else 0.5
+            labels = {"model.name": f"a/{size}", "train.learning_rate": rate, "seed": 0}
+            runs.append(LabelledRun(labels, record))
+    found = settings(runs, ("train.learning_rate",))
+    assert [setting.labels["train.learning_rate"] for setting in found] == [0.1, 0.3]
+    (figure,) = scaling_figures(found)
+    assert list(figure.table["line"]) == ["LoRA"] * 2
+    assert list(figure.table["x"]) == [10**6, 10**7]
+
+
+def test_lines_are_named_by_what_their_method_varies(tmp_path: Path) -> None:
+    runs = []
+    for method, key, value in (("prefix_tuning", "length", 8), ("lora", "rank", 4)):
+        for rate in (0.1, 0.2):
+            options = {key: value, "rate": rate}
+            record = write_run(tmp_path, method, 0, 0.4 + rate, options=options)
+            record["learning_rate"] = rate
+            labels = {"method.name": method, f"method.{key}": value, "train.learning_rate": rate}
+            runs.append(LabelledRun(labels | {"seed": 0}, record))
+    found = {figure.name: figure for figure in figures(settings(runs), (), tmp_path)}
+    table = found["made-nano-by-train-learning-rate"].table
+    assert list(table["line"]) == ["Prefix tuning"] * 2 + ["LoRA"] * 2
 
 
 def test_numbers_on_axes() -> None:

@@ -310,8 +310,16 @@ def _majority(
         if settings[0].runs[0].record["task"]["labels"]:
             found.findings.append("Every score is above the majority class by two standard errors.")
         return
-    text = f"Not above the majority class by two standard errors: {listed([t for _, t in at])}"
-    found.doubts.append(f"{text} of the scores in other languages.")
+    shares = [share for share, _ in at]
+    if min(shares) == 1 and len(at) == len(names) > 1:
+        which = "every score of every method"
+    elif len(at) > SEVERAL:
+        which = f"{min(shares):.0%} to {max(shares):.0%} of the scores of {len(at)} methods"
+    else:
+        which = f"{listed([text for _, text in at])} of the scores"
+    found.doubts.append(
+        f"Not above the majority class by two standard errors: {which} in other languages."
+    )
     hopeless = len(at) == len(names) and min(share for share, _ in at) > 0.9
     if hopeless and not found.headline.startswith(NOTHING):
         best = f"the highest mean {group.headline} is {found.numbers[0][0]}"

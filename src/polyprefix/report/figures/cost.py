@@ -35,7 +35,7 @@ def drawn(material: Material) -> Iterator[Figure]:
         return
     drawing = canvas(2.75 * len(panels) + 0.4, 3.3)
     # The last number of an axis must not be read with the first of the next.
-    drawing.get_layout_engine().set(w_pad=0.14)  # type: ignore[union-attr]
+    drawing.set_layout_engine("constrained", w_pad=0.14)
     axes = drawing.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for ax, name in zip(axes, panels, strict=True):
         _panel(ax, material, name, means, runs)

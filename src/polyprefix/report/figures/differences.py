@@ -159,7 +159,7 @@ def overview(material: Material, table: pd.DataFrame) -> Figure | None:
             part = table[(table["first"] == first) & (table["second"] == opponent)]
             for row in part.itertuples():
                 marker, colour, _ = KINDS[row.over]
-                place = y + 0.22 * (1 - kinds.index(row.over))
+                place = y + 0.22 * ((len(kinds) - 1) / 2 - kinds.index(row.over))
                 if row.over == "languages":
                     ends = [row.expected_low, row.expected_high]
                     ax.plot(ends, [place, place], ":", color=colour, linewidth=1)

@@ -275,11 +275,16 @@ def _figure(
     drawing.legend(handles, names, loc="outside upper center", ncols=columns)
     languages = sorted(set(means["languages"]))
     seeds = sorted(set(means["seeds"]))
+    spread = (
+        f"Lines join means over seeds; small points are single seeds ({_span(seeds)} a point), "
+        "whose spread says what another training would give."
+    )
+    if seeds == [1]:
+        spread = "A point is one seed: another training could give another."
     caption = (
         f"Left: mean {score} over the target languages ({_span(languages)}). Right: the mean "
-        f"transfer gap, source score minus target score. Lines join means over seeds; small points "
-        f"are single seeds ({_span(seeds)} a point), whose spread says what another training would "
-        f"give. Everything else is the same along a line.{_trends(sweep, runs)}"
+        f"transfer gap, source score minus target score. {spread} Everything else is the same "
+        f"along a line.{_trends(sweep, runs)}"
     )
     if sweep.left_out:
         caption += (

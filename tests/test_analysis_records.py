@@ -366,8 +366,9 @@ def test_labels_name_what_runs_differ_in(write: Write) -> None:
     assert labels == [
         "lora rank=4",
         "lora rank=8",
-        "full model=somewhere/model learning_rate=0.01",
-        "full model=other/model learning_rate=0.005",
+        # Their learning rates are defaults, which follow from the model.
+        "full model=somewhere/model",
+        "full model=other/model",
     ]
 
 

@@ -213,9 +213,9 @@ def test_the_same_answers_twice_are_no_certainty() -> None:
 
 
 def test_too_little_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 languages are too few"):
+    with pytest.raises(ValueError, match="2 languages are needed, there is 1"):
         pool([0.1], [0.01])
-    with pytest.raises(ValueError, match="1 families are too few"):
+    with pytest.raises(ValueError, match="2 families are needed, there is 1"):
         pool([0.1, 0.2], [0.01, 0.01], families=["a", "a"])
     with pytest.raises(ValueError, match="there is no slope"):
         regress([0.1, 0.2, 0.3], [0.01] * 3, [1, 1, 1])

@@ -20,12 +20,20 @@ import pytest
 from polyprefix.analysis import LabelledRun, compare_means, compare_seeds, settings
 from polyprefix.languages import get
 from polyprefix.report import write_page
+from polyprefix.report.console import named, titled
 from polyprefix.report.examples import LONGEST, browse
 from polyprefix.report.group import Group, read_group
 from polyprefix.report.heat_map import SHADES, heat_map
 from polyprefix.report.page import embedded
-from polyprefix.report.provenance import costs, facts, origins, partly_scored, together
-from polyprefix.report.verdict import verdict
+from polyprefix.report.provenance import (
+    _percent,
+    costs,
+    facts,
+    origins,
+    partly_scored,
+    together,
+)
+from polyprefix.report.verdict import _several, verdict
 from tests.report_records import HOSTILE, UNREADABLE, figure, write_data, write_runs
 
 CODES = ["eng_Latn", "arb_Arab", "deu_Latn", "hin_Deva", "swh_Latn", "urd_Arab"]
@@ -95,11 +103,87 @@ def test_p_is_corrected_for_every_pair(data: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_within_noise_is_called_so(data: Path, tmp_path: Path) -> None:
-    found = verdict(made(tmp_path, data, {"lora": 0.6, "full": 0.6}, seeds=(0, 1)))
+    found = verdict(made(tmp_path, data, {"lora": 0.6, "full": 0.605}, seeds=(0, 1)))
     assert found.headline.startswith("No method is shown to be best.")
+    assert "has the highest" in found.headline
     assert "within noise" in found.headline
     assert "carries over best" not in found.headline
     assert any("Seeds vary as much as" in doubt for doubt in found.doubts)
+
+
+def test_equal_means_are_all_the_highest(data: Path, tmp_path: Path) -> None:
+    methods = {"lora": 0.9, "full": 0.9, "none": 0.2}
+    group = made(tmp_path, data, methods, seeds=(0,))
+    equal = [setting.target for setting in group.settings[:2]]
+    for setting, target in zip(group.settings, (0.9, 0.9, 0.2), strict=True):
+        for run in setting.runs:
+            for code in CODES[1:]:
+                _answer(group.folder / run.record["id"], code, target)
+    group = read_group(group.settings, group.folder)
+    assert len(set(equal)) == 2  # the records differ: it is what the examples say that counts
+    found = verdict(group)
+    assert found.headline.startswith(
+        "No method is shown to be best. `lora` and `full` have the highest mean accuracy"
+    )
+    assert "`none`" not in found.headline
+    unpaired = replace(group, examples=None, unpaired="nobody knows")
+    assert "have the highest" not in verdict(unpaired).headline
+
+
+def _answer(run: Path, code: str, share: float) -> None:
+    """The first answers of a run are right, so many of them, and the others wrong."""
+    path = run / "predictions" / f"{code}.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for place, row in enumerate(rows):
+        right = place < share * len(rows)
+        row["prediction"] = row["label"] if right else "something else"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_a_sentence_lists_few_methods(group: Group) -> None:
+    names = group.names * 2
+    assert _several(group, names[:3]) == "`none`, `lora` and `prefix_tuning`"
+    assert _several(group, names[:6]) == "`none`, `lora`, `prefix_tuning` and 3 more"
+
+
+def test_some_methods_with_one_seed_are_named(data: Path, tmp_path: Path) -> None:
+    group = made(tmp_path, data, {"none": 0.3, "lora": 0.9, "full": 0.8}, seeds=(0,))
+    doubts = verdict(group).doubts
+    text = "`lora` and `full` were each trained with one seed: how much another training"
+    assert any(doubt.startswith(text) and "their scores" in doubt for doubt in doubts)
+
+
+def test_no_right_answer_is_nothing_to_compare(data: Path, tmp_path: Path) -> None:
+    group = made(tmp_path, data, {"none": 0.3, "lora": 0.3}, seeds=(0, 1))
+    for record in group.records:
+        for code in CODES[1:]:
+            record["scores"][code] |= {"accuracy": 0.0, "accuracy_stderr": 0.0}
+    runs = [run for setting in group.settings for run in setting.runs]
+    found = verdict(replace(group, settings=settings(runs)))
+    assert found.headline == (
+        "Nothing can be said about transfer: no method has a right answer in another language."
+    )
+    assert not found.leads
+    # An error of 0 is that of an estimate, and no claim.
+    assert any(
+        d == "A language has 120 test examples: small differences in one language are not seen."
+        for d in found.doubts
+    )
+
+
+def test_examples_that_only_some_runs_have_are_a_doubt(data: Path, tmp_path: Path) -> None:
+    accuracy = {"none": 0.3, "lora": 0.9}
+    some = made(tmp_path / "a", data, accuracy, seeds=(0, 1), test_samples=60)
+    assert some.examples is not None
+    shared = len(some.examples.ids["eng_Latn"])
+    assert 0 < shared < 60
+    assert any(f"in a language are as few as {shared}." in doubt for doubt in verdict(some).doubts)
+    none = made(tmp_path / "b", data, accuracy, seeds=(0, 1, 2, 3), test_samples=2)
+    assert none.examples is None
+    why = "no example of eng_Latn in common, since task.test_samples draws others for every seed"
+    assert any(why in doubt for doubt in verdict(none).doubts)
+    whole = made(tmp_path / "c", data, accuracy, seeds=(0, 1))
+    assert not any("as few as" in doubt for doubt in verdict(whole).doubts)
 
 
 def test_one_seed_is_a_doubt(data: Path, tmp_path: Path) -> None:
@@ -111,8 +195,14 @@ def test_one_seed_is_a_doubt(data: Path, tmp_path: Path) -> None:
 
 def test_scores_at_the_majority_class_say_nothing(data: Path, tmp_path: Path) -> None:
     found = verdict(made(tmp_path, data, {"none": 0.0, "lora": 0.0}, seeds=(0, 1)))
-    assert found.headline.startswith("Nothing can be said about transfer")
-    assert any("Not above the majority class" in doubt for doubt in found.doubts)
+    assert found.headline.startswith(
+        "Nothing can be said about transfer: scores are at the majority class; the highest mean "
+        f"accuracy is {found.numbers[0][0]}"
+    )
+    assert any(
+        doubt.endswith("standard errors: every score of every method in other languages.")
+        for doubt in found.doubts
+    )
 
 
 def test_an_untouched_model_that_is_best_is_told(data: Path, tmp_path: Path) -> None:
@@ -193,6 +283,62 @@ def test_the_heat_map_has_every_mean_over_seeds(group: Group) -> None:
         assert best == max(values)
     means = [sum(float(c.score) for c in row.cells if c is not None) for row in heat.rows[1:]]
     assert means == sorted(means, reverse=True)
+
+
+def test_of_one_method_none_is_best(data: Path, tmp_path: Path, group: Group) -> None:
+    alone = made(tmp_path, data, {"lora": 0.9}, seeds=(0,))
+    assert not heat_map(alone).has_best
+    assert heat_map(group).has_best
+    assert not any(cost.best for cost in costs(alone))
+    page = written(tmp_path / "p.html", alone)
+    # The script has the stars of examples.
+    assert "★" not in page.partition("<script")[0]
+    assert "± over seeds" not in page.partition('id="cost-table-1"')[2].partition("</table>")[0]
+    assert "★" in written(tmp_path / "q.html", group).partition("<script")[0]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0%"), (192 / 12_244_032, "0.0016%"), (0.0253, "2.5%"), (0.5, "50%"), (1.0001, "100%")],
+)
+def test_small_shares_have_two_digits(share: float, text: str) -> None:
+    assert _percent(share) == text
+
+
+def test_methods_are_told_apart_in_words() -> None:
+    prefix = {"name": "prefix_tuning", "title": "Prefix tuning"}
+    soft = {"name": "soft_prompt", "title": "Soft prompt"}
+    found = [
+        (prefix, "prefix_tuning layers=last:4 length=8 learning_rate=0.003", ["method.length"]),
+        (soft, "soft_prompt tune_backbone=True decoding.top_p=0.9 learning_rate=0.01", []),
+        (soft, "soft_prompt", []),
+    ]
+    assert titled(found) == [
+        "Prefix tuning, layers last:4, learning rate 0.003",
+        "Soft prompt, tune backbone yes, top p 0.9, learning rate 0.01",
+        "Soft prompt",
+    ]
+    # What was selected is said where names would be the same without it.
+    rates = [(soft, f"soft_prompt learning_rate={r}", ["train.learning_rate"]) for r in (1, 2)]
+    assert titled(rates) == ["Soft prompt, learning rate 1", "Soft prompt, learning rate 2"]
+    assert titled(rates[:1]) == ["Soft prompt"]
+
+
+def test_equal_gaps_have_no_range(group: Group) -> None:
+    records = [run.record for setting in group.settings for run in setting.runs]
+    scores = {code: {"n": 9, "accuracy": 0.5, "accuracy_stderr": 0.1} for code in CODES}
+    same = [
+        LabelledRun({"method.name": r["method"]["name"]}, r | {"scores": scores}) for r in records
+    ]
+    findings = verdict(replace(group, settings=settings(same), examples=None)).findings
+    assert any(text.startswith("The transfer gap of every method is +0.000.") for text in findings)
+    assert any(text.startswith("The transfer gap goes from") for text in verdict(group).findings)
+
+
+def test_scores_have_words() -> None:
+    assert named("macro_f1") == "macro F1"
+    assert named("mlqa_f1") == "MLQA F1"
+    assert named("number") == "accuracy of numbers"
 
 
 def test_a_small_gap_has_the_colour_of_a_high_score(group: Group) -> None:

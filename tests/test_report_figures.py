@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.path import Path as Path2D
 from PIL import Image
 
 from polyprefix.analysis import (
@@ -44,11 +45,11 @@ from polyprefix.report.figures import (
     tables,
     write_exports,
 )
-from polyprefix.report.figures.cost import log_ticks
+from polyprefix.report.figures.cost import log_ticks, spaced
 from polyprefix.report.figures.drawing import SVG
 from polyprefix.report.figures.sweeps import number, short_number, sweeps
 from polyprefix.report.figures.tables import latex
-from polyprefix.report.figures.world import equal_earth, score_classes
+from polyprefix.report.figures.world import equal_earth, land, score_classes
 from polyprefix.results import RunFolder
 
 CODES = (
@@ -327,6 +328,41 @@ def test_equal_earth_is_that_of_its_authors() -> None:
     assert list(edges) == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 
 
+def test_land_is_where_people_live() -> None:
+    def inside(latitude: float, longitude: float) -> bool:
+        return sum(Path2D(ring).contains_point((longitude, latitude)) for ring in land()) % 2 == 1
+
+    cities = [(48.9, 2.4), (-1.3, 36.8), (30.0, 31.2), (28.6, 77.2), (39.9, 116.4), (-15.8, -47.9)]
+    cities += [(39.7, -105.0), (-23.7, 133.9), (59.9, 10.8), (-18.9, 47.5)]
+    assert all(inside(*city) for city in cities)
+    # The three oceans, the Mediterranean, and the Caspian Sea, which land surrounds.
+    seas = [(30, -45), (0, -140), (-20, 80), (35, 18), (42.0, 50.5)]
+    assert not any(inside(*sea) for sea in seas)
+    # A filled path leaves out what runs the other way round.
+    area = [float(np.sum(np.diff(np.append(r[:, 0], r[0, 0])) * r[:, 1])) for r in land()]
+    turns = [a > 0 for a in area]
+    assert turns.count(turns[0]) > len(turns) - 5
+    caspian = next(r for r in land() if Path2D(r).contains_point((50.5, 42.0)) and len(r) < 60)
+    assert Path2D(caspian).contains_point((50.5, 42.0))
+    around = next(n for n, r in enumerate(land()) if r is caspian)
+    assert turns[around] != turns[0]
+    points = np.concatenate(land())
+    assert np.abs(points[:, 0]).max() <= 180
+    assert np.abs(points[:, 1]).max() <= 90
+
+
+def test_the_map_has_land_below_all_else(three: Drawn) -> None:
+    root = ET.fromstring(three.figures["map"].svg)
+    filled = [
+        place
+        for place, element in enumerate(root.iter())
+        if "var(--land" in element.get("style", "") and element.get("d", "").count("M") > 50
+    ]
+    assert len(filled) == 1
+    text = next(p for p, element in enumerate(root.iter()) if element.tag == f"{{{SVG}}}text")
+    assert filled[0] < text
+
+
 # Sweeps ------------------------------------------------------------------------------------------
 
 
@@ -346,8 +382,8 @@ def test_sweeps_over_length_and_layers(tmp_path: Path) -> None:
     table = drawn["made-nano-by-method-length"].table
     assert list(table["x"]) == [5, 10, 40] * 2
     assert list(table["line"].unique()) == [
-        "Prefix tuning layers=last:2",
-        "Prefix tuning layers=last:4",
+        "Prefix tuning, layers last:2",
+        "Prefix tuning, layers last:4",
     ]
     scores = [
         np.mean([values["accuracy"] for code, values in run.record["scores"].items()
@@ -393,6 +429,35 @@ def test_scaling_needs_two_sizes(study: Study, tmp_path: Path) -> None:
     assert list(figure.table["x"]) == [10**6, 10**7] * 2
     assert list(figure.table["seeds"]) == [1, 1, 2, 2]
     assert scaling_figures(study(THREE)) == []
+
+
+def test_sizes_for_which_other_rates_were_selected_are_one_line(tmp_path: Path) -> None:
+    runs = []
+    for size, best in ((10**6, 0.1), (10**7, 0.3)):
+        for rate in (0.1, 0.3):
+            record = write_run(tmp_path, "lora", 0, 0.5 + rate, size=size, options={"rate": rate})
+            record["training"]["best_dev_score"] = 0.9 if rate == best else 0.5
+            labels = {"model.name": f"a/{size}", "train.learning_rate": rate, "seed": 0}
+            runs.append(LabelledRun(labels, record))
+    found = settings(runs, ("train.learning_rate",))
+    assert [setting.labels["train.learning_rate"] for setting in found] == [0.1, 0.3]
+    (figure,) = scaling_figures(found)
+    assert list(figure.table["line"]) == ["LoRA"] * 2
+    assert list(figure.table["x"]) == [10**6, 10**7]
+
+
+def test_lines_are_named_by_what_their_method_varies(tmp_path: Path) -> None:
+    runs = []
+    for method, key, value in (("prefix_tuning", "length", 8), ("lora", "rank", 4)):
+        for rate in (0.1, 0.2):
+            options = {key: value, "rate": rate}
+            record = write_run(tmp_path, method, 0, 0.4 + rate, options=options)
+            record["learning_rate"] = rate
+            labels = {"method.name": method, f"method.{key}": value, "train.learning_rate": rate}
+            runs.append(LabelledRun(labels | {"seed": 0}, record))
+    found = {figure.name: figure for figure in figures(settings(runs), (), tmp_path)}
+    table = found["made-nano-by-train-learning-rate"].table
+    assert list(table["line"]) == ["Prefix tuning"] * 2 + ["LoRA"] * 2
 
 
 def test_numbers_on_axes() -> None:
@@ -555,13 +620,21 @@ def test_hostile_names(study: Study, tmp_path: Path) -> None:
         ),
         # One target language.
         ({"none": 0.5, "lora": 0.7}, CODES[:2], (0,), {"map", "family"}, {"differences", "wins"}),
+        # A family and a script for each language.
+        (
+            {"none": 0.5, "lora": 0.7},
+            ("eng_Latn", "deu_Latn", "arb_Arab"),
+            (0,),
+            {"family", "script"},
+            {"differences", "cost"},
+        ),
         # Everything is right: a constant score.
         (
             {"none": None, "lora": None},
             CODES,
             (0, 1),
-            {"map", "gap-by-distance", "similarity", "cost"},
-            {"differences", "learning"},
+            {"map", "gap-by-distance", "similarity", "cost", "differences", "wins"},
+            {"learning", "family"},
         ),
         # Only the untouched model.
         ({"none": 0.5}, CODES[:4], (0,), {"learning", "cost", "wins", "map"}, {"script"}),
@@ -581,6 +654,40 @@ def test_what_data_does_not_support_is_left_out(
     assert not names & absent
     assert present <= names
     assert [table.latex for table in tables(found, (), tmp_path)]
+
+
+def test_numbers_of_an_axis_do_not_stand_on_one_another() -> None:
+    assert spaced([3, 11.8, 12, 12.2], span=12.2 / 3) == [3, 11.8]
+    assert spaced([25, 100, 1000, 10_000], span=10_000 / 25) == [25, 100, 1000, 10_000]
+
+
+def test_captions_speak_of_what_is_drawn(study: Study, tmp_path: Path) -> None:
+    def captions(seeds: Sequence[int], codes: Sequence[str]) -> dict[str, str]:
+        found = figures(study(THREE, seeds, codes=codes), (), tmp_path)
+        return {figure.name.removeprefix("made-nano-"): figure.caption for figure in found}
+
+    few, many = captions((0,), CODES[:3]), captions((0, 1), CODES)
+    for caption in (few["differences"], many["differences"]):
+        assert "with other test examples" in caption
+    for words in ("in other languages", "after another training"):
+        assert words not in few["differences"]
+        assert words in many["differences"]
+    assert "black diamond" not in few["differences-by-language"]
+    assert "black diamond" in many["differences-by-language"]
+
+
+def test_long_names_are_broken_not_cut(study: Study, tmp_path: Path) -> None:
+    found = study(THREE, (0, 1))
+    name = "Prefix tuning, layers last:4, length 16"
+    for setting in found:
+        for run in setting.runs:
+            if run.record["method"]["name"] == "prefix_tuning":
+                run.record["method"]["title"] = name
+    for figure in figures(found, (), tmp_path):
+        root = ET.fromstring(figure.svg)
+        lines = ["".join(e.itertext()).strip() for e in root.iter(f"{{{SVG}}}text")]
+        shown = [line for line in lines if line.startswith("Prefix tuning")]
+        assert all(line in (name, "Prefix tuning, layers") for line in shown), figure.name
 
 
 def test_missing_predictions_leave_the_rest(study: Study, tmp_path: Path) -> None:

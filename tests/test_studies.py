@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from polyprefix.cli.study import ScaleName, _open
 from polyprefix.config import Study, StudyFile, expand, read_study, read_yaml
 from polyprefix.methods import method_config
 from polyprefix.results import StudyFolder
@@ -131,6 +132,26 @@ def test_a_task_without_a_folder_is_left_out(tmp_path: Path, sib_folder: Path) -
     study, said = at_nano("xtreme-r-generation/generation", tmp_path, tmp_path)
     assert not study.runs
     assert sum("left out: task" in line for line in said) == 3
+    [line] = [line for line in said if "task mlqa" in line]
+    assert str(tmp_path / "mlqa") in line
+    assert get_task("mlqa").layout in line
+    assert "leave --data out to read the hub" in line
+
+
+def test_a_report_says_what_its_runs_are(tmp_path: Path, benchmarks: Path) -> None:
+    for name in ("xnli", "mgsm"):
+        (tmp_path / name).symlink_to(benchmarks / name)
+    arguments = ("prefix-adaptation/benchmarks", ScaleName.nano, tmp_path, None, None, str)
+    said = dict(_open(*arguments)[2])
+    assert set(said) == {"scale", "left out"}
+    assert said["scale"].startswith("nano: the packaged model stands in for every other")
+    whole = ("prefix-adaptation/benchmarks", ScaleName.full, benchmarks, None, None, str)
+    assert not _open(*whole)[2]
+    *_, both = _open(*arguments)
+    assert [text.partition(",")[0] for about, text in both if about == "left out"] == [
+        "task xquad",
+        "task belebele",
+    ]
 
 
 def test_nothing_is_left(cli: Cli, tmp_path: Path) -> None:
@@ -255,4 +276,6 @@ def test_every_study_from_end_to_end(name: str, benchmarks: Path, tmp_path: Path
     assert code == 0
     assert "source language's dev split alone" in out
     assert "unknown: " in out
-    assert (tmp_path / "report" / "index.html").is_file()
+    assert "scale: nano" in out
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "the packaged model stands in for every other" in page

@@ -395,7 +395,9 @@ def test_a_failing_run_is_shown(
     assert code == 1
     assert "1 failed" in out
     assert "train.learning_rate=1e+25: training stopped at step" in out
-    assert "1 of 2 runs are not in these tables" in out
+    assert "1 of 2 runs are not in these tables: 1 failed; 'polyprefix study" in out
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "1 of 2 runs are not in these tables: 1 failed" in page
     assert "--retry-failed" in err
 
 

@@ -7,7 +7,7 @@ lengths are two methods, and are named by what they differ in (``prefix_tuning l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,11 @@ def method_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
         if count > 1:
             same = next(r["id"] for k, r in zip(keys, records, strict=True) if k == key)
             raise RunError(f"run {same!r} (seed {seed}) is there {count} times: name it once")
+    default_rates = {
+        key
+        for key, record in zip(keys, records, strict=True)
+        if (record["config"].get("train") or {}).get("learning_rate") is None
+    }
     labels: dict[str, str] = {}
     for name in dict.fromkeys(flat["name"] for flat in flats):
         of_name = {key: flat for key, flat in zip(keys, flats, strict=True) if flat["name"] == name}
@@ -116,12 +121,20 @@ def method_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
         # A local model's name says more than its revision; where both differ one will do.
         if "model" in apart and "revision" in apart:
             apart.remove("revision")
+        # A default learning rate follows from the rest.
+        rest = [setting for setting in apart if setting != "train.learning_rate"]
+        if of_name.keys() <= default_rates and _distinct(of_name.values(), rest):
+            apart = rest
         for key, flat in of_name.items():
             parts = [
                 f"{setting.removeprefix('train.')}={_short(flat.get(setting))}" for setting in apart
             ]
             labels[key] = " ".join([name, *parts])
     return [labels[key] for key in keys]
+
+
+def _distinct(flats: Collection[Mapping[str, Any]], settings: Sequence[str]) -> bool:
+    return len({repr([flat.get(name) for name in settings]) for flat in flats}) == len(flats)
 
 
 def _short(value: Any) -> str:
@@ -347,7 +360,14 @@ def _paired(
         ids = tuple(name for name in first if all(name in scores for scores in by_id))
         arrays = [np.array([scores[name] for name in ids]) for scores in by_id]
     if not ids:
-        raise RunError(f"the runs have no example of {code} in common")
+        records = [run.record() for run in runs]
+        seeds = {record["identity"]["seed"] for record in records}
+        sampled = any(record["config"].get("task", {}).get("test_samples") for record in records)
+        why = ", since task.test_samples draws others for every seed"
+        raise RunError(
+            f"the runs have no example of {code} in common"
+            f"{why if sampled and len(seeds) > 1 else ''}"
+        )
     return ids, arrays
 
 

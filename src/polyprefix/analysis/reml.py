@@ -65,7 +65,8 @@ def fit_model(
         units, what = len(set(families)), "families"
     degrees = units - len(columns)
     if degrees < 1:
-        raise ValueError(f"{units} {what} are too few; {len(columns) + 1} are needed")
+        there = f"there {'is' if units == 1 else 'are'} {units}"
+        raise ValueError(f"{len(columns) + 1} {what} are needed, {there}")
     tau2, omega2 = _reml(y, design, sampling, same)
     total = sampling + tau2 * np.eye(len(y)) + (0.0 if same is None else omega2 * same)
     coefficients, variances, deviance = _generalised(y, design, total)

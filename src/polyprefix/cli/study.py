@@ -16,6 +16,14 @@ from polyprefix.cli.output import console, progress_on, resumable
 from polyprefix.config import ConfigError, Study, expand, read_study
 from polyprefix.results import StudyFolder
 
+Notes = list[tuple[str, str]]
+"""Texts with what each is about."""
+
+NANO = (
+    "nano: the packaged model stands in for every other, and a few examples and steps for all of "
+    "them. It shows that the study runs; to its question the scores are no answer."
+)
+
 PAGE = "index.html"
 """The page of a study, in its folder's ``report``."""
 
@@ -132,7 +140,7 @@ def run(
     engine = make_engine(on, engine_settings or [])
     probing = on == "local" if estimates is None else estimates
     progress = progress_on(quiet)
-    found, folder = _open(study, scale, data, output, settings, progress.say)
+    found, folder, said = _open(study, scale, data, output, settings, progress.say)
     kept = Kept()
     with resumable():
         planned = plan_study(found, folder, probing=probing, kept=kept, progress=progress)
@@ -149,7 +157,7 @@ def run(
             progress=progress,
         )
     show_states(found, folder, console())
-    _report(found, folder, console())
+    _report(found, folder, said, console())
     if states["failed"]:
         typer.echo("runs that have failed are tried again with --retry-failed", err=True)
         raise typer.Exit(1)
@@ -166,7 +174,7 @@ def status(
     """How far each run is, and why those that failed did."""
     from polyprefix.cli.study_tables import show_states
 
-    found, folder = _open(study, scale, data, output, settings, _nothing)
+    found, folder, _ = _open(study, scale, data, output, settings, _nothing)
     show_states(found, folder, console())
 
 
@@ -192,8 +200,8 @@ def report(
     examples: ExamplesOption = None,
 ) -> None:
     """Scores of the runs that are finished, selected on source-language dev; a page in HTML."""
-    found, folder = _open(study, scale, data, output, settings, _nothing)
-    if not _report(found, folder, console(), examples):
+    found, folder, said = _open(study, scale, data, output, settings, _nothing)
+    if not _report(found, folder, said, console(), examples):
         raise ConfigError(f"no run of {found.where} is finished in {str(folder.path)!r}")
 
 
@@ -217,8 +225,8 @@ def _open(
     output: Path | None,
     settings: list[str] | None,
     say: Callable[[str], None],
-) -> tuple[Study, StudyFolder]:
-    """A study and the folder of its runs.
+) -> tuple[Study, StudyFolder, Notes]:
+    """A study, the folder of its runs, and what has to be said of them.
 
     Raises:
         PolyprefixError: there is no such study, it has a mistake, or there is no data for it.
@@ -233,10 +241,18 @@ def _open(
     study = expand(file, output=str(folder), settings=settings or [], change=change)
     if not study.runs:
         raise ConfigError(f"{study.where}: no run is left: none of its tasks has data in {data}")
-    return study, StudyFolder(folder)
+    said = [("scale", NANO)] if nano else []
+    said += [("left out", text) for text in change.left_out]
+    return study, StudyFolder(folder), said
 
 
-def _report(study: Study, folder: StudyFolder, out: Console, examples: int | None = None) -> bool:
+def _report(
+    study: Study,
+    folder: StudyFolder,
+    said: Notes,
+    out: Console,
+    examples: int | None = None,
+) -> bool:
     """Print results and write the page; ``False``: there are none yet."""
     from polyprefix.analysis import LabelledRun
     from polyprefix.analysis import settings as settings_of
@@ -249,15 +265,16 @@ def _report(study: Study, folder: StudyFolder, out: Console, examples: int | Non
     ]
     if not runs:
         return False
-    show_notes(study, out)
-    found = settings_of(runs, study.config.select)
-    show_settings(found, study.config.select, out)
-    said = notes(study)
+    said = [*notes(study), *said]
     states = Counter(folder.state(run.key) for run in study.runs)
     if missing := len(study.runs) - states["finished"]:
-        text = f"{missing} of {len(study.runs)} runs are not in these tables."
-        out.print(Text(text))
-        said.append(("missing", text))
+        others = [f"{count} {state}" for state, count in states.items() if state != "finished"]
+        how = "; 'polyprefix study status' says why" if states["failed"] else ""
+        text = f"{missing} of {len(study.runs)} runs are not in these tables"
+        said.append(("incomplete", f"{text}: {', '.join(others)}{how}."))
+    show_notes(study.config.title, said, out)
+    found = settings_of(runs, study.config.select)
+    show_settings(found, study.config.select, out)
     page, *files = write_page(
         folder.report / PAGE,
         found,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -128,9 +129,48 @@ def new_table(*columns: str, left: int = 1) -> Table:
     return table
 
 
+WORDS = {
+    "number": "accuracy of numbers",
+    "harness_number": "accuracy of numbers as the harness reads them",
+    "exact": "exact match",
+}
+"""Scores whose names say too little to people."""
+
+
 def named(score: str) -> str:
     """A score's name for people: ``exact_match`` is exact match, ``macro_f1`` macro F1."""
-    return score.removesuffix("_language").replace("_", " ").replace("f1", "F1")
+    words = WORDS.get(score, score.removesuffix("_language").replace("_", " "))
+    return words.replace("f1", "F1").replace("mlqa", "MLQA")
+
+
+def titled(named_methods: Sequence[tuple[Mapping[str, Any], str, Sequence[str]]]) -> list[str]:
+    """Methods' names for people: their titles, and what sets them apart.
+
+    What was selected on dev is said where the names would be the same without it.
+
+    Args:
+        named_methods: each as a record has it; its label, see
+            :func:`polyprefix.analysis.method_labels` (``lora rank=4`` is LoRA, rank 4); and the
+            keys that were selected.
+    """
+    found = [_titled(method, label, selected) for method, label, selected in named_methods]
+    if len(set(found)) < len(found):
+        found = [_titled(method, label, ()) for method, label, _ in named_methods]
+    return found
+
+
+def _titled(method: Mapping[str, Any], label: str, selected: Sequence[str]) -> str:
+    silent = {key.removeprefix("train.").removeprefix("method.") for key in selected}
+
+    def words(match: re.Match[str]) -> str:
+        key, value = match[1], {"True": "yes", "False": "no"}.get(match[2], match[2])
+        return "" if key in silent else f", {named(key.rpartition('.')[2])} {value}"
+
+    apart = label.removeprefix(method["name"])
+    return f"{method.get('title') or method['name']}{_APART.sub(words, apart)}"
+
+
+_APART = re.compile(r" ([a-z][a-z0-9_.]*)=(.*?)(?= [a-z][a-z0-9_.]*=|$)")
 
 
 def _languages(headline: str, rows: Sequence[LanguageScore]) -> Table:

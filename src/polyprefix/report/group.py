@@ -20,7 +20,7 @@ from polyprefix.analysis import (
 )
 from polyprefix.config import RunError
 from polyprefix.languages import Language, get
-from polyprefix.report.console import named
+from polyprefix.report.console import named, titled
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,13 @@ class Group:
     @cached_property
     def shown(self) -> dict[str, str]:
         """The settings' names for people, by name: the method's title, and what sets it apart."""
-        found = {}
-        for setting, name in zip(self.settings, self.names, strict=True):
-            method = setting.runs[0].record["method"]
-            found[name] = f"{method['title']}{name.removeprefix(method['name'])}"
+        titles = titled(
+            [
+                (setting.runs[0].record["method"], name, setting.selected)
+                for setting, name in zip(self.settings, self.names, strict=True)
+            ]
+        )
+        found = dict(zip(self.names, titles, strict=True))
         return found if len(set(found.values())) == len(found) else {name: name for name in found}
 
     def quoted(self, name: str) -> str:

@@ -63,6 +63,11 @@ class HeatMap:
     gaps: tuple[str, str]
     over_seeds: bool
 
+    @property
+    def has_best(self) -> bool:
+        """Whether a cell is called the best of its language."""
+        return any(cell is not None and cell.best for row in self.rows for cell in row.cells)
+
 
 def heat_map(group: Group) -> HeatMap:
     """The heat map of a group."""
@@ -72,7 +77,9 @@ def heat_map(group: Group) -> HeatMap:
     rows = []
     for language in group.languages:
         found = [cells.get((name, language.code)) for name in group.names]
-        best = max(round(row.score, 3) for row in found if row is not None)
+        there = [round(row.score, 3) for row in found if row is not None]
+        # Of one method, and where all are the same, none is best.
+        best = max(there) if len(set(there)) > 1 else None
         rows.append(
             Row(
                 language,
@@ -104,7 +111,7 @@ def _cell(
     row: pd.Series,
     scores: tuple[float, float],
     gaps: tuple[float, float],
-    best: float,
+    best: float | None,
 ) -> Cell:
     setting = group.settings[group.names.index(row.method)]
     several = _varies(setting)

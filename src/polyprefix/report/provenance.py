@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from statistics import mean
 from typing import Any
 
@@ -47,7 +48,9 @@ class Origin:
 
 def costs(group: Group) -> list[Cost]:
     """The cost table, in the order of the settings."""
-    top = max((s.target for s in group.settings if s.target is not None), default=None)
+    found = [s.target for s in group.settings if s.target is not None]
+    # Of one method, and where all are the same, none is best.
+    top = max(found) if len(set(found)) > 1 else None
     return [
         _cost(
             setting, group.shown[name], name, setting.target is not None and setting.target == top
@@ -70,7 +73,7 @@ def _cost(setting: Setting, name: str, label: str, best: bool) -> Cost:
         name=name,
         label=label if label != name else "",
         parameters=f"{parameters:,}",
-        share=f"{parameters / records[0]['model']['parameters']:.2%}",
+        share=_percent(parameters / records[0]["model"]["parameters"]),
         training=f"{mean(training):,.1f}" if training else "",
         evaluation=f"{mean(r['evaluation']['seconds'] for r in records):,.1f}",
         memory=f"{max(memory) / 2**20:,.0f}" if memory else "",
@@ -82,6 +85,12 @@ def _cost(setting: Setting, name: str, label: str, best: bool) -> Cost:
         gap="" if setting.gap is None else signed(setting.gap),
         best=best,
     )
+
+
+def _percent(share: float) -> str:
+    """Two digits of what is small: ``0.0016%``, ``2.5%``, ``100%``."""
+    percent = 100 * share
+    return f"{percent:.0f}%" if percent >= 10 else f"{Decimal(f'{percent:.2g}'):f}%"
 
 
 def partly_scored(group: Group) -> bool:

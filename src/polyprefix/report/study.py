@@ -27,11 +27,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
-def show_notes(study: Study, console: Console) -> None:
-    """Title, and what the study says of its paper."""
-    config = study.config
-    console.print(plain(config.title, style="bold"))
-    for name, text in notes(study):
+def show_notes(title: str, said: Sequence[tuple[str, str]], console: Console) -> None:
+    """A study's title and its notes, see :func:`notes`."""
+    console.print(plain(title, style="bold"))
+    for name, text in said:
         console.print(Text.assemble((f"{name}: ", "bold"), plain(text)))
 
 
@@ -51,7 +50,9 @@ def show_settings(found: Sequence[Setting], select: Sequence[str], console: Cons
         task = record["task"]
         console.print(plain(f"{task['title']} on {record['model']['name']}", style="bold"))
         keys = list(dict.fromkeys(key for setting in group for key in setting.labels))
-        keys = [key for key in keys if len({str(s.labels.get(key)) for s in group}) > 1] or keys
+        differing = [key for key in keys if len({str(s.labels.get(key)) for s in group}) > 1]
+        # Of one setting, the method says what it is, where the study has several.
+        keys = differing or [key for key in keys if key == "method.name"] or keys
         columns = ("dev", "source", "mean of others", "±", "gap", "seeds")
         table = new_table(*keys, *columns, left=len(keys))
         for setting in group:
@@ -65,7 +66,8 @@ def show_settings(found: Sequence[Setting], select: Sequence[str], console: Cons
                 str(len(setting.runs)),
             )
         console.print(table)
-        console.print(plain(f"The score is {named(task['headline'])}; ± is over seeds."))
+        score = f"The score is {named(task['headline'])}; ± is the standard deviation over seeds."
+        console.print(plain(score))
     console.print(plain(selection(select)))
 
 

@@ -28,6 +28,12 @@ from polyprefix.report.group import Group
 LEVEL = 0.05
 """Below it a corrected p tells two methods apart."""
 
+SEVERAL = 4
+"""Names that a sentence lists."""
+
+NOTHING = "Nothing can be said about transfer"
+"""How a headline begins where it is so."""
+
 UNTOUCHED = "none"
 """The method that trains nothing."""
 
@@ -145,8 +151,14 @@ def _with_targets(group: Group, settings: Sequence[Setting], names: Sequence[str
     many = " to ".join(map(str, sorted({min(counts), max(counts)})))
     languages = f"{many} other language{'' if many == '1' else 's'}"
     score = f"mean {group.headline} {number(best.target)} on {languages}"
-    leads = _leads(group, names)
-    found = Verdict(_headline(group, names, score, leads))
+    nothing = all(not setting.target for setting in settings)
+    leads = [] if nothing else _leads(group, names)
+    if nothing:
+        found = Verdict(f"{NOTHING}: no method has a right answer in another language.")
+    else:
+        means = [number(_mean(group, *each)) for each in zip(settings, names, strict=True)]
+        equal = [name for name, shown in zip(names, means, strict=True) if shown == means[0]]
+        found = Verdict(_headline(group, names, equal, score, leads))
     found.numbers = [
         (number(best.target), f"{group.quoted(names[0])}: mean {group.headline} on {languages}"),
         (number(best.source), f"{group.quoted(names[0])}: {source}"),
@@ -161,15 +173,19 @@ def _with_targets(group: Group, settings: Sequence[Setting], names: Sequence[str
         )
     if group.examples is not None and leads:
         _compare(group, group.examples, leads, found)
-    elif len(names) > 1:
+    elif len(names) > 1 and not nothing:
         found.doubts.append(f"Differences were not tested: {group.unpaired}.")
     gaps = sorted(zip((s.gap or 0.0 for s in settings), names, strict=True))
     if len(gaps) > 1:
         (smallest, least), (largest, most) = gaps[0], gaps[-1]
+        said = (
+            f"goes from {signed(smallest)} ({group.quoted(least)}) to {signed(largest)} "
+            f"({group.quoted(most)})"
+        )
+        if signed(smallest) == signed(largest):
+            said = f"of every method is {signed(smallest)}"
         found.findings.append(
-            f"The transfer gap goes from {signed(smallest)} ({group.quoted(least)}) to "
-            f"{signed(largest)} ({group.quoted(most)}). A small gap beside a low {source} score "
-            "is no merit."
+            f"The transfer gap {said}. A small gap beside a low {source} score is no merit."
         )
     _majority(group, settings, names, found)
     _precision(group, found)
@@ -186,24 +202,34 @@ def _leads(group: Group, names: Sequence[str]) -> list[Lead]:
     return [Lead(d, min(1.0, pairs * d.p), group.shown[d.second]) for d in found]
 
 
-def _headline(group: Group, names: Sequence[str], score: str, leads: Sequence[Lead]) -> str:
+def _headline(
+    group: Group, names: Sequence[str], equal: Sequence[str], score: str, leads: Sequence[Lead]
+) -> str:
+    """``equal``: names of the settings whose means are the highest, to the digits shown."""
     best = group.quoted(names[0])
+    have = "has" if len(equal) == 1 else "have"
+    highest = f"{_several(group, equal)} {have} the highest {score}"
     if len(names) == 1:
         return f"{best} has a {score}. There is no other method to compare it with."
     if not leads:
-        return f"{best} has the highest {score}; whether by chance was not tested."
+        return f"{highest}; whether by chance was not tested."
     pairs = len(names) * (len(names) - 1) // 2
     corrected = "" if pairs == 1 else f", corrected for {pairs} pairs of methods"
     first = leads[0]
-    ties = [group.quoted(lead.difference.second) for lead in leads if not lead.apart]
+    ties = [lead for lead in leads if not lead.apart]
     if ties:
+        begin = f"No method is shown to be best. {highest}"
         # The method that comes next need not be one of the ties: spreads of pairs differ.
-        closest = next(lead for lead in leads if not lead.apart)
-        second = group.quoted(closest.difference.second)
+        below = [lead for lead in ties if lead.difference.second not in equal]
+        if not below:
+            return f"{begin}."
+        second = group.quoted(below[0].difference.second)
+        others = _several(group, [lead.difference.second for lead in below])
+        many = "any other" if len(below) == len(leads) > SEVERAL else others
+        again = "" if len(equal) == 1 else f"{best} "
         return (
-            f"No method is shown to be best. {best} has the highest {score}, but cannot be told "
-            f"apart from {listed(ties)}: its lead over {second} is within noise "
-            f"({closest.text}{corrected})."
+            f"{begin}, but {again}cannot be told apart from {many}: its lead over {second} is "
+            f"within noise ({below[0].text}{corrected})."
         )
     assert group.examples is not None
     seeds = compare_seeds(group.examples, names[0], names[1])
@@ -215,6 +241,14 @@ def _headline(group: Group, names: Sequence[str], score: str, leads: Sequence[Le
             f"put {group.quoted(names[1])} first: {why}."
         )
     return f"{best} carries over best: {score}; {lead}."
+
+
+def _several(group: Group, names: Sequence[str]) -> str:
+    """A list of names, of which not too many are said."""
+    said = [group.quoted(name) for name in names]
+    if len(said) > SEVERAL:
+        said = [*said[: SEVERAL - 1], f"{len(said) - SEVERAL + 1} more"]
+    return listed(said)
 
 
 def _compare(group: Group, examples: Examples, leads: Sequence[Lead], found: Verdict) -> None:
@@ -276,27 +310,44 @@ def _majority(
         if settings[0].runs[0].record["task"]["labels"]:
             found.findings.append("Every score is above the majority class by two standard errors.")
         return
-    text = f"Not above the majority class by two standard errors: {listed([t for _, t in at])}"
-    found.doubts.append(f"{text} of the scores in other languages.")
-    if len(at) == len(names) and min(share for share, _ in at) > 0.9:
-        found.headline = (
-            f"Nothing can be said about transfer: scores are at the majority class. "
-            f"{found.headline}"
-        )
+    shares = [share for share, _ in at]
+    if min(shares) == 1 and len(at) == len(names) > 1:
+        which = "every score of every method"
+    elif len(at) > SEVERAL:
+        which = f"{min(shares):.0%} to {max(shares):.0%} of the scores of {len(at)} methods"
+    else:
+        which = f"{listed([text for _, text in at])} of the scores"
+    found.doubts.append(
+        f"Not above the majority class by two standard errors: {which} in other languages."
+    )
+    hopeless = len(at) == len(names) and min(share for share, _ in at) > 0.9
+    if hopeless and not found.headline.startswith(NOTHING):
+        best = f"the highest mean {group.headline} is {found.numbers[0][0]}"
+        found.headline = f"{NOTHING}: scores are at the majority class; {best}."
 
 
 def _precision(group: Group, found: Verdict) -> None:
     targets: pd.DataFrame = group.means[~group.means["source"].astype(bool)]
     sizes = sorted({int(targets["n"].min()), int(targets["n"].max())})
+    # Where all answers are wrong, or all right, the error is not known, and its estimate is 0.
+    error = targets["stderr"].max()
+    known = f", and one score a standard error of up to {error:.3f}" if error > 0 else ""
     found.doubts.append(
-        f"A language has {' to '.join(map(str, sizes))} test examples, and one score a standard "
-        f"error of up to {targets['stderr'].max():.3f}: small differences in one language are not "
-        "seen."
+        f"A language has {' to '.join(map(str, sizes))} test examples{known}: small differences in "
+        "one language are not seen."
     )
+    if group.examples is not None and len(group.names) > 1:
+        least = min(len(ids) for ids in group.examples.ids.values())
+        if least < sizes[0]:
+            found.doubts.append(
+                "Differences between methods are those on the examples that all runs have, which "
+                f"in a language are as few as {least}."
+            )
     seen = targets.groupby("language")["seen"].first()
     if seen.notna().all():
+        count = "each" if seen.all() else str(int(seen.sum()))
         found.findings.append(
-            f"In pretraining the backbone saw {int(seen.sum())} of the {len(seen)} other languages."
+            f"In pretraining the backbone saw {count} of the {len(seen)} other languages."
         )
     else:
         found.doubts.append(
@@ -312,8 +363,10 @@ def _doubt_seeds(group: Group, found: Verdict) -> None:
         if len(setting.runs) == 1 and "training" in setting.runs[0].record
     ]
     if single:
-        which = "Every method" if len(single) == len(group.names) else listed(single)
+        which, its = f"{listed(single)} were each", "their"
+        if len(single) == 1 or len(single) == len(group.names):
+            which, its = f"{'Every method' if len(single) > 1 else single[0]} was", "its"
         found.doubts.append(
-            f"{which} was trained with one seed: how much another training would change its scores "
+            f"{which} trained with one seed: how much another training would change {its} scores "
             "cannot be told. Intervals are about other test examples only."
         )

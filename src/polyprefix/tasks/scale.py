@@ -59,6 +59,8 @@ class Scale:
     def __init__(self, *, nano: bool, data: Path | None, say: Callable[[str], None]) -> None:
         self.nano, self.folder, self._say = nano, data, say
         self._said: set[str] = set()
+        self.left_out: list[str] = []
+        """Of the tasks for which there is no data, what is missing."""
 
     def __call__(self, values: dict[str, Any]) -> dict[str, Any] | None:
         """The values of a run, which are those of a valid configuration; ``None``: there is no data
@@ -73,7 +75,11 @@ class Scale:
         if self.folder is not None and task.packaged is None:
             folder = self.folder / task.name
             if not folder.is_dir():
-                self._once(f"left out: task {task.name}, there is no folder {str(folder)!r}")
+                missing = f"task {task.name}, there is no folder {str(folder)!r}"
+                if missing not in self.left_out:
+                    self.left_out.append(missing)
+                advice = "its files go there, or leave --data out to read the hub"
+                self._once(f"left out: {missing}; {advice}. Expected: {task.layout}")
                 return None
             values["task"]["data"] = str(folder)
         if self.nano:

@@ -34,6 +34,8 @@ def drawn(material: Material) -> Iterator[Figure]:
     if not panels:
         return
     drawing = canvas(2.75 * len(panels) + 0.4, 3.3)
+    # The last number of an axis must not be read with the first of the next.
+    drawing.set_layout_engine("constrained", w_pad=0.14)
     axes = drawing.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for ax, name in zip(axes, panels, strict=True):
         _panel(ax, material, name, means, runs)
@@ -72,13 +74,24 @@ def _panel(
                 markersize=7.5)  # fmt: skip
     ax.set_xscale("log")
     ax.margins(0.12)
-    ticks = {place: short_number(place) for place in log_ticks(positive.min(), positive.max())}
+    ticks = log_ticks(positive.min(), positive.max())
     if (runs[name] <= 0).any():
-        ticks[edge] = "0"
+        # Beside a zero far to the left, numbers that are alike stand on one another.
+        ticks = spaced([edge, *ticks], span=positive.max() / edge)
+    shown = ["0" if place == edge else short_number(place) for place in ticks]
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.set_xticks(ticks, shown)
     bare(ax, "both")
     ax.set_xlabel(PANELS[name])
+
+
+def spaced(ticks: list[float], *, span: float) -> list[float]:
+    """The first of the numbers, and those that a seventh of a logarithmic axis is between."""
+    kept = ticks[:1]
+    for place in ticks[1:]:
+        if np.log(place / kept[-1]) > np.log(span) / 7:
+            kept.append(place)
+    return kept
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,9 @@ from polyprefix.report.figures.drawing import (
 from polyprefix.report.figures.marks import interval, intervals, signed, zero
 from polyprefix.report.figures.material import Material, Method
 
+WIDE = 28
+"""Characters of a method's name in one line, beside a row or above a column."""
+
 NAMED = 45
 """Languages that have a row of their own with a name."""
 
@@ -45,6 +49,16 @@ KINDS = {
     "seeds": ("s", SERIES[2], "other trainings (Welch's t)"),
 }
 """What a difference is generalised to: mark, colour, words."""
+
+
+QUESTIONS = {
+    "examples": "with other test examples (bootstrap of examples, paired)",
+    "languages": (
+        "in other languages (random-effects model over languages and families; dots: where the "
+        "difference in one more language is expected)"
+    ),
+    "seeds": "after another training (Welch's t over seeds)",
+}
 
 
 def pairs(material: Material) -> list[tuple[Method, Method]]:
@@ -118,8 +132,11 @@ def language_differences(material: Material) -> dict[str, pd.DataFrame]:
 
 
 def overview(material: Material, table: pd.DataFrame) -> Figure | None:
-    """The pooled differences: a row a pair, an interval for each thing that may be another."""
-    if table.empty:
+    """The pooled differences: a row a pair, an interval for each thing that may be another.
+
+    Where nothing differs there is nothing to see.
+    """
+    if table.empty or not table["difference"].any():
         return None
     keys = list(table[["first", "second"]].drop_duplicates().itertuples(index=False, name=None))
     kinds = [kind for kind in KINDS if (table["over"] == kind).any()]
@@ -142,13 +159,13 @@ def overview(material: Material, table: pd.DataFrame) -> Figure | None:
             part = table[(table["first"] == first) & (table["second"] == opponent)]
             for row in part.itertuples():
                 marker, colour, _ = KINDS[row.over]
-                place = y + 0.22 * (1 - kinds.index(row.over))
+                place = y + 0.22 * ((len(kinds) - 1) / 2 - kinds.index(row.over))
                 if row.over == "languages":
                     ends = [row.expected_low, row.expected_high]
                     ax.plot(ends, [place, place], ":", color=colour, linewidth=1)
                 interval(ax, row.difference, row.low, row.high, place, colour=colour, marker=marker)
             ticks.append(y)
-            names.append(first)
+            names.append(fill(first, WIDE))
             y -= 1
     zero(ax)
     bare(ax, "x")
@@ -164,10 +181,8 @@ def overview(material: Material, table: pd.DataFrame) -> Figure | None:
     caption = (
         f"Differences of the mean {material.score} over the target languages, each language "
         f"counting once: {_sizes(material)}. Right of the line the method named is better than the "
-        "one it is compared with. Each difference has a 95% interval for every question one may "
-        "ask: would it be so with other test examples (bootstrap of examples, paired), in other "
-        "languages (random-effects model over languages and families; dots: where the difference "
-        "in one more language is expected), after another training (Welch's t over seeds). "
+        "one it is compared with. A difference has a 95% interval for each question that these "
+        f"runs can answer: would it be so {', '.join(QUESTIONS[kind] for kind in kinds)}? "
         f"Intervals are not corrected for the number of pairs.{material.omission()}"
     )
     title = f"How much methods differ: {material.place}"
@@ -188,6 +203,8 @@ def by_language(
     """The differences from the baseline in every language, a panel a method."""
     if not found or any(len(table) < 3 for table in found.values()):
         return None
+    if not any(table["difference"].any() for table in found.values()):
+        return None
     methods = [m for m in material.methods if m.label in found]
     count = len(next(iter(found.values())))
     columns = min(len(methods), 3 if count > NAMED else 4)
@@ -197,7 +214,7 @@ def by_language(
     drawing = canvas(1.3 * named + 2.4 * columns, 0.4 + height * rows)
     grid = drawing.subplots(rows, columns, squeeze=False, sharex=True, sharey=named)
     codes = _order(found)
-    parts = []
+    parts, summarised = [], False
     for ax in grid.flat[len(methods) :]:
         ax.set_visible(False)
     for ax, method in zip(grid.flat, methods, strict=False):
@@ -210,10 +227,11 @@ def by_language(
             filled=part["p_holm"] < 0.05, size=4 if named else 2.5, width=1.2 if named else 0.5,
         )  # fmt: skip
         bottom = _summary(ax, material, method, pooled, named)
+        summarised = summarised or bottom < 0
         zero(ax)
         bare(ax, "x")
         ax.set_ylim(bottom - 1, len(order))
-        ax.set_title(method.title, fontsize=9)
+        ax.set_title(fill(method.title, WIDE), fontsize=9)
         ax.tick_params(axis="y", length=0, labelcolor=INK, labelsize=7.5)
         if named:
             names = [get(code).name for code in order]
@@ -233,10 +251,13 @@ def by_language(
         f"{material.score.capitalize()} minus that of {material.baseline.title} in every language, "
         f"the mean of a method's seeds, on the same examples ({_sizes(material)}). Bars are 95% "
         "bootstrap intervals over test examples, not corrected for the number of languages; filled "
-        "marks differ from 0 by sign flips with Holm's correction over languages (p < 0.05). "
-        "The black diamond at the bottom is the mean of other languages with its 95% interval, by "
-        "the random-effects model."
+        "marks differ from 0 by sign flips with Holm's correction over languages (p < 0.05)."
     )
+    if summarised:
+        caption += (
+            " The black diamond at the bottom is the mean of other languages with its 95% "
+            "interval, by the random-effects model."
+        )
     if not named:
         caption += " Each panel is sorted by its own differences; names of both ends."
     caption += material.omission()
@@ -307,13 +328,19 @@ def _room(ax: Axes, found: dict[str, pd.DataFrame]) -> None:
 
 
 def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | None:
-    """In how many languages a method is better, no different, worse than another."""
+    """In how many languages a method is better, no different, worse than another.
+
+    Where no method wins anywhere, all cells would say the same.
+    """
     if len(material.methods) < 2 or not examples.targets:
         return None
     matrix = win_matrix(examples)
+    if not matrix.wins.to_numpy(dtype=float).any():
+        return None
     methods = material.methods
     size = len(methods)
-    longest = max(len(method.title) for method in methods)
+    titles = [fill(method.title, WIDE) for method in methods]
+    longest = max(len(line) for title in titles for line in title.splitlines())
     drawing = canvas(0.8 + 0.11 * longest + 0.85 * size, 0.7 + 0.045 * longest + 0.46 * size)
     ax = drawing.add_subplot()
     total = len(examples.targets)
@@ -344,8 +371,8 @@ def wins(material: Material, examples: Examples) -> tuple[Figure, WinMatrix] | N
     ax.set_ylim(size - 0.5, -0.5)
     ax.patch.set_alpha(0)
     ax.spines[:].set_visible(False)
-    ax.set_xticks(range(size), [m.title for m in methods], rotation=30, ha="left")
-    ax.set_yticks(range(size), [m.title for m in methods])
+    ax.set_xticks(range(size), titles, rotation=30, ha="left")
+    ax.set_yticks(range(size), titles)
     ax.xaxis.tick_top()
     ax.tick_params(length=0, labelcolor=INK)
     table = matrix.tests.groupby(["first", "second", "outcome"]).size().unstack(fill_value=0)

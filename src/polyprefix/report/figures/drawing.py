@@ -4,7 +4,7 @@ matplotlib draws in the light colours. In a page they are CSS variables with the
 fall back on, so that the page decides:
 
 * ``--ink`` text and what matters, ``--muted`` axes and what is said beside, ``--grid`` grid lines,
-  ``--paper`` what stands behind a mark;
+  ``--paper`` what stands behind a mark, ``--land`` land on the map;
 * ``--series-1`` ... ``--series-8``: methods, in the order of the study. Okabe and Ito's colours,
   which colour-blind readers can tell apart, but for yellow and black, which one of the two
   backgrounds swallows; marks and dashes differ as well;
@@ -28,6 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 INK, MUTED, GRID, PAPER = "#222222", "#6b6b6b", "#d9d9d9", "#ffffff"
+LAND = "#ebe8e1"
 SERIES = (
     "#0072b2",
     "#d55e00",
@@ -56,6 +57,7 @@ VARIABLES = {
     MUTED: "--muted",
     GRID: "--grid",
     PAPER: "--paper",
+    LAND: "--land",
     **{colour: f"--series-{place}" for place, colour in enumerate(SERIES, start=1)},
     **{colour: f"--scale-{place}" for place, colour in enumerate(SCALE, start=1)},
 }

@@ -50,10 +50,13 @@ def group_table(material: Material, by: str) -> pd.DataFrame:
 
 
 def drawn(material: Material) -> Iterator[Figure]:
-    """A figure for each kind of group of which there are two or more."""
+    """A figure for each kind of group of which there are two or more.
+
+    Where every group is a single language, it would show those languages' scores again.
+    """
     for by, words in KINDS.items():
         table = group_table(material, by)
-        if table.empty or table["group"].nunique() < 2:
+        if table.empty or table["group"].nunique() < 2 or table["languages"].max() < 2:
             continue
         yield _figure(material, by, words, table)
 

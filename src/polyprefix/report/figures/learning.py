@@ -48,11 +48,17 @@ def drawn(material: Material) -> Iterator[Figure]:
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         ax.set_xlabel("optimizer step")
         ax.set_ylabel(words)
+    dev = table["dev"].dropna()
+    if dev.nunique() == 1:  # a share is nothing below 0
+        right.set_ylim(max(-0.01, dev.iloc[0] - 0.1), dev.iloc[0] + 0.1)
     legend(left, methods, lines=True)
+    lines = f"Thin lines are single seeds, thick ones their means ({material.seeds})."
+    if (table.groupby("method")["seed"].nunique() == 1).all():
+        lines = "One seed each."
     caption = (
         "Training loss (per answer token, averaged over stretches of steps) and "
-        f"{material.source} dev {material.score}, by which the checkpoint is chosen. Thin lines "
-        f"are single seeds, thick ones their means ({material.seeds}).{material.omission()}"
+        f"{material.source} dev {material.score}, by which the checkpoint is chosen. "
+        f"{lines}{material.omission()}"
     )
     titles = {method.label: method.title for method in material.methods}
     shown = table.assign(method=table["method"].map(titles))

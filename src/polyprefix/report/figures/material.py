@@ -13,11 +13,14 @@ import pandas as pd
 from polyprefix.analysis import Examples, Setting, method_labels, read_examples, score_table
 from polyprefix.config import RunError
 from polyprefix.languages import get
-from polyprefix.report.console import named
+from polyprefix.report.console import named, titled
 from polyprefix.report.figures.drawing import DASHES, MARKERS, SERIES, printable
 
 MOST = len(SERIES)
 """Methods that a figure tells apart."""
+
+LONGEST = 48
+"""Characters of a method's name in a figure."""
 
 
 @dataclass(frozen=True)
@@ -204,14 +207,19 @@ def gather(
     # A label may be shorter among fewer runs.
     records = [record for record in records if labels[record["id"]] in kept]
     again = dict(zip((r["id"] for r in records), method_labels(records), strict=True))
+    shown = [again[own[label][1]["id"]] for label in kept]
+    titles = titled(
+        [
+            (own[label][1]["method"], name, own[label][0].selected)
+            for label, name in zip(kept, shown, strict=True)
+        ]
+    )
     methods: list[Method] = []
     for place, label in enumerate(kept):
-        setting, record = own[label]
-        shown = again[record["id"]]
-        title = _title(record, shown)
+        title = printable(titles[place], LONGEST)
         if title in {method.title for method in methods}:  # cut to the same, or called the same
             title = f"{title} [{place + 1}]"
-        methods.append(Method(shown, title, place, setting.dev))
+        methods.append(Method(shown[place], title, place, own[label][0].dev))
     examples, trouble = _examples([folder / record["id"] for record in records])
     if trouble is not None:
         say(f"tests of single examples are left out: {trouble}")
@@ -248,12 +256,6 @@ def _best_of_each(own: dict[str, tuple[Setting, dict[str, Any]]]) -> list[str]:
 
 def _dev(setting: Setting) -> float:
     return float("-inf") if setting.dev is None else setting.dev
-
-
-def _title(record: dict[str, Any], label: str) -> str:
-    method = record["method"]
-    rest = label.removeprefix(method["name"])
-    return printable(f"{method.get('title') or method['name']}{rest}", 30)
 
 
 def _examples(folders: Sequence[Path]) -> tuple[Examples | None, str | None]:

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from polyprefix.analysis import Setting, curve, curve_runs, doubling_trend
 from polyprefix.config import RunError
-from polyprefix.report.console import named
+from polyprefix.report.console import named, signed
 from polyprefix.report.figures.drawing import (
     DASHES,
     MARKERS,
@@ -107,21 +107,29 @@ def _lines(found: Sequence[Setting], key: str) -> list[Line]:
             name = repr((setting.runs[0].record["method"]["name"], sorted(rest.items(), key=str)))
             together.setdefault(name, []).append(setting)
     many = [part for part in together.values() if len({repr(s.labels[key]) for s in part}) > 1]
-    varying = {
-        name
-        for part in many
-        for name in _rest(part[0], key)
-        if name != METHOD and len({repr(other[0].labels.get(name)) for other in many}) > 1
-    }
-    lines = []
-    for part in many:
-        record, rest = part[0].runs[0].record, _rest(part[0], key)
-        parts = [record["method"].get("title") or record["method"]["name"]]
-        parts += [f"{name.rpartition('.')[2]}={_short(rest[name])}" for name in rest
-                  if name in varying]  # fmt: skip
-        ordered = sorted(part, key=lambda s: number(s.labels[key]) or 0.0)
-        lines.append((printable(" ".join(map(str, parts)), 40), ordered))
-    return _apart(lines)
+    ordered = [sorted(part, key=lambda s: number(s.labels[key]) or 0.0) for part in many]
+    return _apart(list(zip(_names(many, (METHOD, key)), ordered, strict=True)))
+
+
+def _names(parts: Sequence[Sequence[Setting]], without: Sequence[str]) -> list[str]:
+    """Names of lines: the method's, and the other keys in which lines of that method differ."""
+    by_method: dict[str, list[Sequence[Setting]]] = {}
+    for part in parts:
+        by_method.setdefault(part[0].runs[0].record["method"]["name"], []).append(part)
+    names = []
+    for part in parts:
+        method, labels = part[0].runs[0].record["method"], part[0].labels
+        same = [other[0].labels for other in by_method[method["name"]]]
+        apart = [
+            key
+            for key in labels
+            if not key.startswith(tuple(without))
+            and len({repr(other.get(key)) for other in same}) > 1
+        ]
+        words = [f"{named(key.rpartition('.')[2])} {_short(labels[key])}" for key in apart]
+        title = str(method.get("title") or method["name"])
+        names.append(printable(", ".join([title, *words]), 40))
+    return names
 
 
 def _best(found: Sequence[Setting], lines: list[Line], key: str) -> list[Line]:
@@ -199,27 +207,27 @@ def scaling(found: Sequence[Setting], stem: str) -> Figure | None:
         found: settings of one task and source language, of several models.
         stem: what the file's name begins with.
     """
-    lines: list[Line] = []
+    kept: list[list[Setting]] = []
     by_method: dict[str, list[Setting]] = {}
     for setting in found:
         if setting.target is None:
             continue
-        rest = {k: v for k, v in setting.labels.items() if not k.startswith("model.")}
+        # Each size has the value that was selected for it.
+        rest = {
+            k: v
+            for k, v in setting.labels.items()
+            if not k.startswith("model.") and k not in setting.selected
+        }
         name = repr((setting.runs[0].record["method"]["name"], sorted(rest.items(), key=str)))
         by_method.setdefault(name, []).append(setting)
     for part in by_method.values():
         sizes = {s.runs[0].record["model"]["parameters"] for s in part}
         if len(sizes) < 2 or len(sizes) < len(part):
             continue  # two models of one size are no scale
-        method = part[0].runs[0].record["method"]
-        others = [f"{k.rpartition('.')[2]}={_short(v)}" for k, v in part[0].labels.items()
-                if k != METHOD and not k.startswith("model.") and len(by_method) > 1]  # fmt: skip
-        title = str(method.get("title") or method["name"])
-        ordered = sorted(part, key=lambda s: s.runs[0].record["model"]["parameters"])
-        lines.append((printable(" ".join([title, *others]), 40), ordered))
-    if not lines:
+        kept.append(sorted(part, key=lambda s: s.runs[0].record["model"]["parameters"]))
+    if not kept:
         return None
-    lines = _apart(lines)
+    lines = _apart(list(zip(_names(kept, (METHOD, "model.")), kept, strict=True)))
     sweep = Sweep(SIZE, lines[:MOST], len(lines) - MOST if len(lines) > MOST else 0,
                   "parameters of the model")  # fmt: skip
     try:
@@ -267,11 +275,16 @@ def _figure(
     drawing.legend(handles, names, loc="outside upper center", ncols=columns)
     languages = sorted(set(means["languages"]))
     seeds = sorted(set(means["seeds"]))
+    spread = (
+        f"Lines join means over seeds; small points are single seeds ({_span(seeds)} a point), "
+        "whose spread says what another training would give."
+    )
+    if seeds == [1]:
+        spread = "A point is one seed: another training could give another."
     caption = (
         f"Left: mean {score} over the target languages ({_span(languages)}). Right: the mean "
-        f"transfer gap, source score minus target score. Lines join means over seeds; small points "
-        f"are single seeds ({_span(seeds)} a point), whose spread says what another training would "
-        f"give. Everything else is the same along a line.{_trends(sweep, runs)}"
+        f"transfer gap, source score minus target score. {spread} Everything else is the same "
+        f"along a line.{_trends(sweep, runs)}"
     )
     if sweep.left_out:
         caption += (
@@ -292,7 +305,8 @@ def _trends(sweep: Sweep, runs: pd.DataFrame) -> str:
             trend = doubling_trend(list(own["x"]), list(own["score"]))
         except ValueError:
             continue
-        said.append(f"{line} {trend.slope:+.3f} ({trend.low:+.3f} to {trend.high:+.3f})")
+        slope, low, high = map(signed, (trend.slope, trend.low, trend.high))
+        said.append(f"{line} {slope} ({low} to {high})")
     return f" A doubling brings (95% interval over runs): {'; '.join(said)}." if said else ""
 
 

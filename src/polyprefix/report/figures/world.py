@@ -1,24 +1,28 @@
 """Scores on a map of the world: points at the languages' coordinates.
 
-The projection is Equal Earth (Savric, Patterson and Jenny 2018): areas are true. There are no
-outlines of land, for data sets do not come with this package: small points where the other
-languages of the table are spoken, and the names of oceans, say where one is.
+The projection is Equal Earth (Savric, Patterson and Jenny 2018): areas are true. Land is Natural
+Earth's, without borders: see ``languages/SOURCES.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from importlib import resources
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
 
 from polyprefix.analysis import language_means
-from polyprefix.languages import get, languages
+from polyprefix.languages import get
 from polyprefix.report.figures.drawing import (
     GRID,
     INK,
+    LAND,
     MUTED,
     SCALE,
     SERIES,
@@ -30,14 +34,6 @@ from polyprefix.report.figures.marks import label_points
 from polyprefix.report.figures.material import Material
 
 Array = npt.NDArray[np.float64]
-
-OCEANS = (
-    ("Atlantic Ocean", 10, -35),
-    ("Pacific Ocean", -5, -135),
-    ("Pacific Ocean", 25, 168),
-    ("Indian Ocean", -28, 78),
-)
-"""Name, degrees north, degrees east."""
 
 _A = (1.340264, -0.081106, 0.000893, 0.003796)
 
@@ -69,15 +65,7 @@ def drawn(material: Material) -> Iterator[Figure]:
         return
     drawing = canvas(8.2, 4.6)
     ax = drawing.add_subplot()
-    _graticule(ax)
-    shown = set(means["language"])
-    others = [
-        (one.latitude, one.longitude)
-        for one in languages().values()
-        if one.latitude is not None and one.longitude is not None and one.code not in shown
-    ]
-    x, y = equal_earth([one for one, _ in others], [one for _, one in others])
-    ax.plot(x, y, ".", color=MUTED, markersize=1.6, alpha=0.6)
+    _earth(ax)
     # The best lie on top.
     means = means.sort_values("score", kind="stable")
     edges = score_classes(means["score"].to_numpy())
@@ -112,9 +100,8 @@ def drawn(material: Material) -> Iterator[Figure]:
         f"{material.score.capitalize()} of {material.leading} where languages are spoken (one "
         f"point for each, from the language table; {len(means)} languages, the mean of "
         f"{material.seeds}). Darker and larger "
-        "is better. Names where there is room, languages far from the median first. Small grey "
-        "points are other languages of the table. Equal Earth projection, areas are true; grid "
-        "lines every 30 degrees."
+        "is better. Names where there is room, languages far from the median first. Equal Earth "
+        "projection, areas are true; land by Natural Earth; grid lines every 30 degrees."
     )
     title = f"{material.score.capitalize()} on the map: {material.place}"
     columns = ["language", "name", "latitude", "longitude", "score", "class"]
@@ -135,8 +122,26 @@ def _size(number: int) -> float:
     return 4.0 + 0.75 * number
 
 
-def _graticule(ax: Axes) -> None:
-    """Meridians and parallels, the outline, and the names of oceans."""
+@cache
+def land() -> tuple[Array, ...]:
+    """Outlines of land, each ``[points, 2]``: degrees east and north.
+
+    An inner one, of a lake, runs the other way round, so that a filled path leaves it out.
+    """
+    text = resources.files(__package__).joinpath("land.txt").read_text(encoding="utf-8")
+    return tuple(
+        np.array(line.split(), dtype=np.float64).reshape(-1, 2) / 10 for line in text.splitlines()
+    )
+
+
+def _earth(ax: Axes) -> None:
+    """Land, meridians and parallels, and the outline of the map."""
+    outlines = [
+        Outline(np.column_stack(equal_earth(ring[:, 1], ring[:, 0])), closed=True)
+        for ring in (np.concatenate([ring, ring[:1]]) for ring in land())
+    ]
+    whole = Outline.make_compound_path(*outlines)
+    ax.add_patch(PathPatch(whole, facecolor=LAND, linewidth=0, zorder=0))
     along = np.linspace(-90, 90, 37)
     for meridian in range(-150, 180, 30):
         ax.plot(*equal_earth(along, np.full_like(along, meridian)), color=GRID, linewidth=0.5)
@@ -148,10 +153,6 @@ def _graticule(ax: Axes) -> None:
     sides = np.concatenate([np.full_like(along, 180), np.full_like(along, -180)])
     x, y = equal_earth(edge, sides)
     ax.plot(np.append(x, x[0]), np.append(y, y[0]), color=MUTED, linewidth=0.8)
-    for name, latitude, longitude in OCEANS:
-        x, y = equal_earth(latitude, longitude)
-        ax.text(float(x), float(y), name.replace(" ", "\n"), color=MUTED, fontsize=7,
-                fontstyle="italic", ha="center", va="center", alpha=0.8)  # fmt: skip
     ax.set_aspect("equal")
     ax.set_axis_off()
     ax.margins(0.01)

@@ -14,7 +14,6 @@ from rich.text import Text
 from polyprefix.cli import options
 from polyprefix.cli.output import console, progress_on
 from polyprefix.config import ConfigError, RunConfig
-from polyprefix.report import new_table
 
 if TYPE_CHECKING:
     from polyprefix.study import Plan
@@ -120,6 +119,8 @@ def show(planned: Plan, others: Sequence[tuple[str, Plan]], out: Console) -> Non
     phases = [("training", planned.training, planned.micro_batch_tokens)] * bool(planned.training)
     phases.append(("evaluation", planned.evaluation, planned.evaluation_batch_tokens))
     names = list(dict.fromkeys(part.name for _, parts, _ in phases for part in parts))
+    from polyprefix.report import new_table
+
     table = new_table("", *(name for name, _, _ in phases))
     table.add_row("tokens of a forward pass", *(f"{tokens:,}" for _, _, tokens in phases))
     for name in names:

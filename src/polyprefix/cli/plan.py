@@ -111,6 +111,8 @@ def _changes(spec: RunConfig) -> list[tuple[str, RunConfig]]:
 
 def show(planned: Plan, others: Sequence[tuple[str, Plan]], out: Console) -> None:
     """Print a plan, and what changes come to."""
+    from polyprefix.report import new_table
+
     out.print(Text(f"{planned.method} on {planned.model}, {planned.device}", style="bold"))
     share = planned.trainable / planned.parameters
     out.print(
@@ -119,8 +121,6 @@ def show(planned: Plan, others: Sequence[tuple[str, Plan]], out: Console) -> Non
     phases = [("training", planned.training, planned.micro_batch_tokens)] * bool(planned.training)
     phases.append(("evaluation", planned.evaluation, planned.evaluation_batch_tokens))
     names = list(dict.fromkeys(part.name for _, parts, _ in phases for part in parts))
-    from polyprefix.report import new_table
-
     table = new_table("", *(name for name, _, _ in phases))
     table.add_row("tokens of a forward pass", *(f"{tokens:,}" for _, _, tokens in phases))
     for name in names:

@@ -324,7 +324,7 @@ def test_a_run_records_the_sizes_it_ended_with(
     limit(monkeypatch, 60, ERRORS["cpu"])
     got = run(make(method="llama_adapter"), again=True, progress=heard)
     assert want["training"]["micro_batch_tokens"] == 1024
-    assert want["evaluation"]["batch_tokens"] == 16384
+    assert want["evaluation"]["batch_tokens"] == RuntimeConfig().evaluation_batch_tokens
     assert got["training"]["micro_batch_tokens"] <= 60
     assert 30 <= got["evaluation"]["batch_tokens"] < 120
     assert got["config"] == want["config"]

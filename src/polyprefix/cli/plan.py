@@ -16,7 +16,6 @@ from rich.text import Text
 from polyprefix.cli import options
 from polyprefix.cli.output import console, progress_on
 from polyprefix.config import ConfigError, RunConfig, UnsupportedModel, put
-from polyprefix.report import new_table, plain
 
 if TYPE_CHECKING:
     from polyprefix.study import Plan
@@ -136,6 +135,8 @@ def _changes(spec: RunConfig, *, trains: bool) -> list[tuple[str, RunConfig]]:
 
 def show(planned: Plan, others: Sequence[tuple[str, Plan]], out: Console) -> None:
     """Print a plan, and what changes come to."""
+    from polyprefix.report import new_table, plain
+
     out.print(plain(f"{planned.method} on {planned.model}, {planned.device}", style="bold"))
     share = planned.trainable / planned.parameters
     out.print(

@@ -231,7 +231,9 @@ def sweep(values: Mapping[str, Any], sweeps: Iterable[str], where: str = "") -> 
 
 def run_key(config: RunConfig) -> str:
     """Names a configuration, whatever it is computed with and wherever it is written."""
-    return digest(config.model_dump(mode="json", exclude={"output", "runtime"}))[:12]
+    # Without what is left out, a version that knows more keys finds the runs of this one.
+    exclude: Any = {"output": True, "runtime": True, "model": {"offload"}}
+    return digest(config.model_dump(mode="json", exclude=exclude, exclude_none=True))[:12]
 
 
 def _combinations(

@@ -125,7 +125,7 @@ def test_what_is_trained_on_and_what_stops_depend_on_the_variant(
     ]:
         data = load(MGSM, mgsm_folder, prompt=variant)
         fitting = Fitting(model, data, 1024, RuntimeConfig())
-        (encoded,) = fitting._with_answers(data.train[:1])
+        (encoded,) = fitting.right_answers(data.train[:1])
         assert decode(encoded.prompt).endswith(ending)
         assert decode(encoded.answers[0]) == target
         used = fitting.decodings["jpn_Jpan"]

@@ -17,7 +17,7 @@ from polyprefix.analysis import LabelledRun, Setting
 from polyprefix.analysis import settings as settings_of
 from polyprefix.config import Study, StudyConfig, printable
 from polyprefix.report import show_record, show_settings, write_page
-from polyprefix.report.study import show_notes
+from polyprefix.report.study import notes, show_notes
 from tests.conftest import Cli
 from tests.reliability.hostile import TEXTS
 from tests.report_records import write_data, write_runs
@@ -97,7 +97,7 @@ def test_any_text_in_a_terminal(text: str, found: tuple[list[Setting], Path]) ->
     values = {"name": "x", "title": "A", "paper": valid(text), "grid": grid, "base": {}}
     study = Study(StudyConfig.read(values), "x.yaml", [])
     assert squeezed(printable(" ".join(valid(text).split()))) in squeezed(
-        printed(lambda console: show_notes(study, console))
+        printed(lambda console: show_notes(study.config.title, notes(study), console))
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from polyprefix.config import PolyprefixError, RunConfig
+from polyprefix.config import ConfigError, PolyprefixError, RunConfig
 from polyprefix.languages import Language
 from polyprefix.report.group import Group
 from polyprefix.results import RunFolder
@@ -94,7 +94,11 @@ def read_texts(
     for record in records:
         if not left:
             break
-        config = RunConfig.read(record["config"])
+        try:
+            config = RunConfig.read(record["config"])
+        except ConfigError as error:
+            why = why or f"The record's configuration cannot be read: {error}"
+            continue
         if (key := config.task.model_dump_json()) in failed:
             continue
         try:

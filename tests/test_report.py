@@ -551,7 +551,7 @@ def test_hostile_texts_stay_texts(group: Group, tmp_path: Path) -> None:
             record = json.loads(json.dumps(run.record))
             record["task"]["title"] = record["commit"] = record["started"] = bad
             record["model"]["name"] = bad.replace("\ud800", "")
-            record["config"]["output"] = bad
+            record["config"]["output"] = bad.replace("\0", "")
             record["versions"][bad] = bad
             runs.append(LabelledRun(run.labels, record))
     hostile = replace(group, settings=settings(runs))

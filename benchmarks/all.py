@@ -5,7 +5,7 @@
 Each writes ``NAME.json`` and ``logs/NAME.txt``. One whose JSON is there is passed over, so that an
 interrupted run goes on where it was; ``--again`` runs it anew. One that fails does not stop the
 others: exit statuses are in ``logs/status.json``, and the exit status is 1 if any is not 0. Sizes
-are for a machine with two cores and less than an hour. What follows ``--`` is given to every
+are for a machine with two cores and an hour and a half. What follows ``--`` is given to every
 benchmark, after its own options: ``-- --rounds 9``.
 
 ``DATA`` holds a folder for each task, as for ``score`` and ``generate``. Training data are
@@ -76,7 +76,7 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             "generate",
             data,
             "--languages eng_Latn,spa_Latn --methods none lora --xquad-examples 60 "
-            "--mgsm-examples 64 --mgsm-tokens 128 --rounds 3 --peer-batches 8 16 32 64",
+            "--mgsm-examples 64 --mgsm-tokens 128 --rounds 3 --peer-batches 16 32 64",
         ),
         job("floor", "floor", squad, "--layers all last:4 --examples 64 --rounds 3"),
         job(
@@ -85,8 +85,18 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             squad,
             "--task xquad --layers last:1 last:4 --examples 64 --rounds 3",
         ),
-        job("adapters", "adapters", topics / "test.tsv", "--rounds 5"),
-        job("shuffling", "shuffling", squad, "--model polyprefix/nano --rounds 4"),
+        job(
+            "adapters",
+            "adapters",
+            topics / "test.tsv",
+            "--methods prefix_tuning lora --train-batch-sizes 2 --rounds 3",
+        ),
+        job(
+            "shuffling",
+            "shuffling",
+            squad,
+            "--model polyprefix/nano --steps 60 --passages 60 --held-out 12 --rounds 3",
+        ),
         job(
             "growth_training",
             "growth",

@@ -381,7 +381,7 @@ def test_nano_learns_as_it_does_without(cli: Cli, tmp_path: Path, quantization: 
             *("--set", f"model.quantization={given}", "--quiet"),
         )
         assert code == 0, err
-    for folder in tmp_path.iterdir():
+    for folder in tmp_path.glob("polytopics-*"):
         record = RunFolder(folder).record()
         each = [float(score["accuracy"]) for score in record["scores"].values()]
         scores.append(sum(each) / len(each))

@@ -1,9 +1,9 @@
 """Scoring of choices, writing of answers, and metrics."""
 
 from polyprefix.evaluation.choices import encode_choices
-from polyprefix.evaluation.decoding import Decoding, Row, RunningBatch, alike, to_draw_from
+from polyprefix.evaluation.decoding import Decoding, Row, RunningBatch, alike, columns, to_draw_from
 from polyprefix.evaluation.evaluate import predict, summarise
-from polyprefix.evaluation.generation import generate, in_order, joining
+from polyprefix.evaluation.generation import generate, in_order
 from polyprefix.evaluation.metrics import accuracy, macro_f1, majority
 from polyprefix.evaluation.scoring import score_answers
 
@@ -13,10 +13,10 @@ __all__ = [
     "RunningBatch",
     "accuracy",
     "alike",
+    "columns",
     "encode_choices",
     "generate",
     "in_order",
-    "joining",
     "macro_f1",
     "majority",
     "predict",

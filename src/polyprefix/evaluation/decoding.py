@@ -8,7 +8,8 @@ decoded differently. A step computes one token a row, and the head at those plac
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +94,11 @@ class Row:
         return cls(ids, decoding, adapter, _generator(decoding, prompt), logprobs)
 
     @property
+    def length(self) -> int:
+        """Tokens of the prompt and of the answer so far."""
+        return len(self.ids) + len(self.new)
+
+    @property
     def left(self) -> int:
         """Tokens that may still be written."""
         return 0 if self.done else self.decoding.max_new_tokens - len(self.new)
@@ -127,12 +133,25 @@ class RunningBatch:
         """Whether any row is not finished."""
         return any(row.left for row in self.rows)
 
-    def columns(self, joining: Sequence[Row] = ()) -> int:
-        """Columns that the cache needs for the rows that are not finished, with others beside them:
-        texts end together, so the longest text and the longest rest may be of different rows."""
-        rows = [row for row in (*self.rows, *joining) if row.left]
-        texts = max((len(row.ids) + len(row.new) for row in rows), default=0)
-        return texts + max((row.left for row in rows), default=0)
+    def admit(self, waiting: deque[Row], tokens: int, most: int | None = None) -> list[Row]:
+        """Take those from the head of a queue that have room beside the rows that are not finished;
+        one at least where there are none.
+
+        Args:
+            waiting: they leave it, and are to join.
+            tokens: columns of the cache times rows, at most.
+            most: rows.
+        """
+        running = [row for row in self.rows if row.left]
+        count, (text, left) = len(running), _longest(running)
+        chosen: list[Row] = []
+        while waiting:
+            row = waiting[0]
+            count, text, left = count + 1, max(text, row.length), max(left, row.left)
+            if count > 1 and (count * (text + left) > tokens or (most and count > most)):
+                break
+            chosen.append(waiting.popleft())
+        return chosen
 
     def join(self, rows: Sequence[Row]) -> None:
         """Run the prompts of new rows and write the first token of each.
@@ -239,19 +258,35 @@ def _ends(tokenizer: Any, model: Any) -> list[int]:
     return [token for token in dict.fromkeys(found) if token is not None] or [-1]
 
 
+def columns(rows: Iterable[Row]) -> int:
+    """Columns that a cache needs for rows that are not finished: texts end together, so the longest
+    text and the longest rest may be of different rows."""
+    return sum(_longest(rows))
+
+
+def _longest(rows: Iterable[Row]) -> tuple[int, int]:
+    """The longest text, and the longest that is still to be written."""
+    found = [(row.length, row.left) for row in rows]
+    return max((length for length, _ in found), default=0), max((n for _, n in found), default=0)
+
+
 def alike(rows: Sequence[Row], device: torch.device) -> Iterator[list[Row]]:
     """Parts of rows that fill a device: rows that share their start are next to each other, and
     others by length."""
     filled = training_tokens(None, device)
     order = sorted(rows, key=lambda row: (row.shared, row.ids[: row.shared], len(row.ids)))
     part: list[Row] = []
-    for row in order:
-        stems = {(other.adapter, *other.ids[: row.shared]) for other in (*part, row)}
-        rests = [len(other.ids) - other.shared for other in (*part, row)]
-        if part and row.shared * len(stems) + max(rests) * len(rests) > filled:
+    stems: set[tuple[str | int | None, ...]] = set()
+    longest = 0
+    for row in order:  # the last one's shared part is the longest so far
+        stem, rest = (row.adapter, *row.ids[: row.shared]), len(row.ids) - row.shared
+        size = row.shared * len(stems | {stem}) + max(longest, rest) * (len(part) + 1)
+        if part and size > filled:
             yield part
-            part = []
+            part, stems, longest = [], set(), 0
         part.append(row)
+        stems.add(stem)
+        longest = max(longest, rest)
     if part:
         yield part
 

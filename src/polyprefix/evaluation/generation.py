@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from polyprefix.distributed import spread
-from polyprefix.evaluation.decoding import Decoding, Row, RunningBatch
+from polyprefix.evaluation.decoding import Decoding, Row, RunningBatch, columns
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import common, groups
 from polyprefix.models.budget import Budget, unless_out_of_memory
@@ -83,8 +83,8 @@ def _generate(
             if unless_out_of_memory(partial(_answer, model, waiting, begun, budget, advance)):
                 break
             running = [row for row in begun if row.left]
-            columns = RunningBatch(model).columns(running)
-            budget.halve(columns * len(running), columns if len(running) == 1 else 0)
+            width = columns(running)
+            budget.halve(width * len(running), width if len(running) == 1 else 0)
             left = [i for i in left if rows[i].left]
             for i in left:  # what they have written, and drawn, is written again
                 rows[i] = Row.of(model, prompts[i], decoding, model.active)
@@ -107,7 +107,7 @@ def _answer(
             left = [row for row in running.rows if row.left]
             new = []
             if 2 * len(left) <= len(running.rows):  # each time the batch is copied: seldom
-                new = joining(running, len(left), waiting, budget)
+                new = running.admit(waiting, budget.tokens)
             if new:
                 begun += new
                 running.join(new)
@@ -115,18 +115,6 @@ def _answer(
                 running.step()
             if done := sum(not row.left for row in (*left, *new)):
                 advance(done)
-
-
-def joining(running: RunningBatch, left: int, waiting: deque[Row], budget: Budget) -> list[Row]:
-    """Those who wait and have room beside the ``left`` rows that are not finished; one at least
-    where there are none."""
-    chosen: list[Row] = []
-    while waiting:
-        rows = left + len(chosen) + 1
-        if rows > 1 and rows * running.columns([*chosen, waiting[0]]) > budget.tokens:
-            break
-        chosen.append(waiting.popleft())
-    return chosen
 
 
 def in_order(rows: list[Row], *, sharing: bool) -> list[Row]:

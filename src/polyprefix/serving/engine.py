@@ -199,7 +199,7 @@ class Engine:
                 self._batch = RunningBatch(self.model)  # its cache is wanted no more
                 self._changed.wait()
                 self._drop_cancelled()
-            joining = self._joining()
+            joining = self._batch.admit(self._waiting, self.batch_tokens, self.max_rows)
             call = self._calls.popleft() if self._calls else None
         try:
             if joining:
@@ -228,18 +228,6 @@ class Engine:
             del self._owner[row]
         if gone:
             self._waiting = deque(row for row in self._waiting if row in self._owner)
-
-    def _joining(self) -> list[Row]:
-        """Those who wait and have room in the batch, taken from the queue."""
-        running = sum(row.left > 0 for row in self._batch.rows)
-        chosen: list[Row] = []
-        while self._waiting:
-            rows = running + len(chosen) + 1
-            columns = self._batch.columns([*chosen, self._waiting[0]])
-            if rows > 1 and (rows > self.max_rows or rows * columns > self.batch_tokens):
-                break
-            chosen.append(self._waiting.popleft())
-        return chosen
 
     def _deliver(self) -> None:
         """Tell requests what their rows have got."""

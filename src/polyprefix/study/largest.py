@@ -16,10 +16,9 @@ from itertools import islice
 import torch
 
 from polyprefix.config import RunConfig
-from polyprefix.evaluation import Row, RunningBatch, in_order, joining
+from polyprefix.evaluation import Row, RunningBatch, in_order
 from polyprefix.methods import AdaptedModel
 from polyprefix.models.batching import ATTENTION_LENGTH, Batch, Text, groups, lay_out
-from polyprefix.models.budget import Budget
 from polyprefix.models.encoding import Encoded
 from polyprefix.study.fit import Fitting
 from polyprefix.study.simulation import with_numbers
@@ -90,10 +89,10 @@ def answered_rows(
     model: AdaptedModel, encoded: Sequence[Encoded], fitting: Fitting, language: str
 ) -> list[Row]:
     """The first batch of prompts that are answered at once: the longest, as many as may be."""
-    decoding, budget = fitting.decodings[language], Budget(fitting.budget.tokens)
+    decoding = fitting.decodings[language]
     rows = [Row.of(model, item.prompt, decoding, model.active) for item in encoded]
     waiting = deque(in_order(rows, sharing=model.backbone.sliding_window is None))
-    return joining(RunningBatch(model), 0, waiting, budget)
+    return RunningBatch(model).admit(waiting, fitting.budget.tokens)
 
 
 def busiest(fitting: Fitting, test: Mapping[str, Sequence[Example]]) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from polyprefix.config import RunConfig
-from polyprefix.evaluation import RunningBatch
+from polyprefix.evaluation import columns
 from polyprefix.methods import AdaptedModel, Adapter, check_frozen, method_config, method_of
 from polyprefix.models import Backbone
 from polyprefix.models.backbone import DTYPES, read_config
@@ -350,8 +350,7 @@ def _read(
         return _scored(model, encoded, fitting, device)
     rows = answered_rows(model, encoded, fitting, language)
     cache, most = generation_pass(model, rows, device)
-    columns = RunningBatch(model).columns(rows)
-    return columns * len(rows), [Part("cache", cache), Part("forward pass", most)]
+    return columns(rows) * len(rows), [Part("cache", cache), Part("forward pass", most)]
 
 
 def _scored(

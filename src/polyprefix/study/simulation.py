@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-from polyprefix.evaluation import Row, RunningBatch, alike, to_draw_from
+from polyprefix.evaluation import Row, RunningBatch, alike, columns, to_draw_from
 from polyprefix.methods import AdaptedModel, Adapter, MethodConfig
 from polyprefix.models import Entering, attention
 from polyprefix.models.batching import Batch
@@ -252,7 +252,7 @@ def generation_pass(
                 to_draw_from(logits, decoding.temperature, decoding.top_p)
             parts.append((part, 0))
         del logits, part
-        cache = TextCache.joined(parts, running.columns(rows))
+        cache = TextCache.joined(parts, columns(rows))
     held = [values for layer in cache.layers for values in (layer.keys, layer.values)]
     size = sum(values.untyped_storage().nbytes() for values in held)
     return size, max(0, tracker.most - size)

@@ -80,11 +80,12 @@ class Parser(argparse.ArgumentParser):
         return options
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes."""
+def arguments(description: str | None, *, data: bool = True) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes; ``data``: it reads some."""
     parser = Parser(description=(description or "").partition("\n")[0])
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="see the text at the top of this script")
+    if data:
+        add("--data", type=Path, required=True, help="see the text at the top of this script")
     add("--model", help="a name or a folder; by default a random Llama of the sizes that follow")
     add("--vocabulary", type=int, nargs="+", default=[32000], help="V of the random model")
     add("--hidden-size", type=int, default=512, help="d of the random model")
@@ -134,6 +135,12 @@ def make_model(folder: Path, options: argparse.Namespace, size: int, texts: Iter
     if options.model:
         return str(PACKAGED.get(options.model, options.model))
     make_tokenizer(texts, size).save_pretrained(folder)
+    random_model(options, size).save_pretrained(folder)
+    return str(folder)
+
+
+def random_model(options: argparse.Namespace, size: int) -> Any:
+    """A random Llama with V = ``size`` and the other sizes of the options."""
     width = options.hidden_size
     heads = max(2, width // 64)
     config = AutoConfig.for_model(
@@ -152,8 +159,7 @@ def make_model(folder: Path, options: argparse.Namespace, size: int, texts: Iter
         eos_token_id=2,
     )
     torch.manual_seed(options.seed)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return str(folder)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def attach(

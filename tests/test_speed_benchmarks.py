@@ -175,6 +175,12 @@ def test_generate(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_layout(tmp_path: Path) -> None:
+    results = figures("layout", tmp_path, "--rows", 2, 8)
+    assert [result["case"]["rows"] for result in results] == [2, 8]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["xquad", "sib200"])
 def test_floor(task: str, data: Path, tmp_path: Path) -> None:
     path = data / "sib200/data/annotated/eng_Latn/train.tsv"

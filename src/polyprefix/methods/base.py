@@ -221,6 +221,17 @@ class Adapter(nn.Module, ABC):
         """Set every tensor of :meth:`state`.
 
         Raises:
+            ConfigError: see :meth:`check_state`.
+        """
+        self.check_state(tensors)
+        for name, value in self.state().items():
+            value.copy_(tensors[name])
+
+    def check_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """See that tensors are those of :meth:`state`, before any of them is set: one may be of the
+        backbone.
+
+        Raises:
             ConfigError: a tensor is missing, is not expected, or has another shape.
         """
         own = self.state()
@@ -241,8 +252,6 @@ class Adapter(nn.Module, ABC):
                     f"{tuple(tensors[name].shape)}, expected {tuple(value.shape)}: was it trained "
                     "on another backbone?"
                 )
-        for name, value in own.items():  # only now: a tensor of the backbone may be among them
-            value.copy_(tensors[name])
 
     def num_trainable(self) -> int:
         """Number of trainable parameters."""

@@ -308,21 +308,16 @@ class Training:
 
         def read() -> None:
             try:
-                best.update(load_file(path, device=device))
+                best.update(load_file(path))
             except (OSError, SafetensorError) as error:
                 raise RunError(
                     f"cannot read the best adapter, {str(path)!r} ({error}); --again trains it anew"
                 ) from error
+            self.adapter.check_state(best)
 
-        if world().size == 1:
-            device = str(self.model.backbone.device)
-            read()
-            self.adapter.load_state(best)
-        else:
-            device = "cpu"
-            world().first(read)
-            for name, value in self.adapter.state().items():
-                put(value, best.get(name))
+        world().first(read)
+        for name, value in self.adapter.state().items():
+            put(value, best.get(name))
         state = self.state
         return Trained(
             self.steps, state.seconds, self.micro_batch_tokens, state.best_step, *state.best

@@ -20,8 +20,9 @@ from polyprefix.methods.base import (
     method_config,
     method_of,
 )
-from polyprefix.models import Backbone, CallContext, Entering, block_sparse, calling
+from polyprefix.models import Backbone, CallContext, Entering, block_sparse, calling, pieces
 from polyprefix.models.batching import ATTENTION_LENGTH
+from polyprefix.models.last_layer import Read
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +183,35 @@ class AdaptedModel(nn.Module):
     @property
     def attention_length(self) -> float:
         """See :func:`polyprefix.models.batching.lay_out`."""
-        return float("inf") if self._blocks else ATTENTION_LENGTH
+        return float("inf") if self._blocks or self._in_pieces else ATTENTION_LENGTH
+
+    @property
+    def _plain(self) -> bool:
+        """Whether attention may leave out what is hidden: not where scores are changed each."""
+        return not self.backbone.family.alibi and self.backbone.softcap is None
 
     @property
     def _blocks(self) -> bool:
-        """Whether packed rows are attended to in blocks: not where scores are changed each."""
+        """Whether packed rows are attended to in blocks."""
         backbone = self.backbone
-        plain = not backbone.family.alibi and backbone.softcap is None
-        return plain and block_sparse.available(backbone.device, backbone.dtype, backbone.head_dim)
+        available = block_sparse.available(backbone.device, backbone.dtype, backbone.head_dim)
+        return self._plain and available
+
+    @property
+    def _in_pieces(self) -> bool:
+        """Whether packed rows are attended to in pieces."""
+        return self._plain and self.backbone.device.type in pieces.DEVICES
+
+    def _cuts(
+        self, until: torch.Tensor | None, positions: torch.Tensor | None
+    ) -> list[pieces.Cut] | None:
+        if until is None or positions is None or not self._in_pieces:
+            return None
+        return pieces.cuts(until, positions)
+
+    def _read(self, keep: torch.Tensor, batch: int, length: int) -> Read | None:
+        last, device = self.backbone.num_layers - 1, self.backbone.device
+        return Read.of(last, keep.cpu(), batch, length, device)
 
     # Computation -------------------------------------------------------------------------------
 
@@ -223,7 +245,8 @@ class AdaptedModel(nn.Module):
             adapters: the adapter of each row, ``None`` for none. By default the one in use.
             past_key_values: a cache of transformers, holding text only.
             use_cache: return a cache.
-            keep: ``[N]`` indices into the ``B * T`` positions at which logits are wanted.
+            keep: ``[N]`` indices into the ``B * T`` positions at which logits are wanted. On the
+                CPU, where it saves asking a device which they are.
             entering: what these texts' hidden states are below the adapted layers, where it is
                 known; layers below are not computed. Not with a cache.
 
@@ -260,7 +283,9 @@ class AdaptedModel(nn.Module):
             key_positions=key_positions if positions_matter else None,
             blocks=self._blocks,
             unpadded=position_ids is not None and until is None,
+            cuts=self._cuts(until, position_ids),
             entering=entering,
+            read=None if keep is None else self._read(keep, batch, length),
         )
         with calling(context):
             output = self.backbone.hidden_states(
@@ -272,7 +297,7 @@ class AdaptedModel(nn.Module):
             )
             hidden = output.last_hidden_state
             if keep is not None:
-                hidden = hidden.flatten(0, 1)[keep]
+                hidden = hidden.flatten(0, 1)[keep.to(hidden.device)]
             return Output(self.backbone.logits(hidden), output.past_key_values)
 
     def _embed(self, input_ids: torch.Tensor, context: CallContext) -> torch.Tensor:

@@ -31,6 +31,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from polyprefix.models import block_sparse, context
+from polyprefix.models import pieces as in_pieces
+from polyprefix.models.pieces import Pieces
 from polyprefix.models.prefixes import RowPrefix, prefixes_of_rows
 
 IMPLEMENTATION = "polyprefix"
@@ -251,7 +253,7 @@ def prefix_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | BlockMask | None,
+    attention_mask: torch.Tensor | BlockMask | Pieces | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
@@ -265,8 +267,8 @@ def prefix_attention(
         query: ``[B, H, T, D]`` after rotary embedding.
         key: ``[B, H_kv, S, D]``, cache included.
         value: ``[B, H_kv, S, D]``.
-        attention_mask: ``[B or 1, 1, T, S]`` boolean or as blocks, ``None`` for plain causal
-            attention; with ``alibi_slopes`` a float bias ``[B, H, T, S]`` that already holds ALiBi.
+        attention_mask: ``[B or 1, 1, T, S]`` boolean, as blocks or in pieces, ``None`` for plain
+            causal attention; with ``alibi_slopes`` a float bias ``[B, H, T, S]`` that already holds ALiBi.
         scaling: factor on the scores, by default ``D ** -0.5``.
         dropout: probability, 0 outside training.
         softcap: Gemma 2's ``softcap * tanh(scores / softcap)``.
@@ -275,25 +277,41 @@ def prefix_attention(
     Returns:
         ``[B, T, H, D]`` and ``None`` in place of attention weights.
     """
+    if (held := context.current().held) is not None:
+        key, value, attention_mask = held.exchange(key, value, attention_mask)
     batch, heads, queries, dimension = query.shape
     scaling = dimension**-0.5 if scaling is None else scaling
     joint, additive = prefixes_of_rows(module, batch, heads)
 
     if queries == 1 and not torch.is_grad_enabled() and dropout == 0.0:
-        assert not isinstance(attention_mask, BlockMask)  # a packed row has two tokens at least
+        # a packed row has two tokens at least
+        assert not isinstance(attention_mask, BlockMask | Pieces)
         output = _decode(
             query, key, value, attention_mask, scaling, softcap, alibi_slopes, joint, additive
         )
         return output.transpose(1, 2).contiguous(), None
-    if isinstance(attention_mask, BlockMask):
+    if isinstance(attention_mask, BlockMask | Pieces):
         if dropout == 0.0:
-            output, mass = block_sparse.attend(query, key, value, attention_mask, scaling)
+            if isinstance(attention_mask, Pieces):
+                within = joint is not None and joint.gate is None and joint.visible is None
+                if joint is not None and within:
+                    key = torch.cat([joint.key.to(key.dtype), key], dim=2)
+                    value = torch.cat([joint.value.to(value.dtype), value], dim=2)
+                    joint = None
+                output, mass = in_pieces.attend(
+                    query, key, value, attention_mask, scaling, joint is not None
+                )
+            else:
+                output, mass = block_sparse.attend(query, key, value, attention_mask, scaling)
             if joint is not None:
                 columns = None if joint.visible is None else joint.visible[:, None, None, :]
                 mass = mass[..., None]
                 output = _join_prefix(query, output, mass, joint, columns, scaling, softcap)
             return _add(output, query, additive, scaling, softcap), None
-        attention_mask = block_sparse.dense(attention_mask)
+        if isinstance(attention_mask, Pieces):
+            attention_mask = attention_mask.dense()
+        else:
+            attention_mask = block_sparse.dense(attention_mask)
     # A mask is left out for plain causal attention, and for one new token that sees all.
     causal = attention_mask is None and queries > 1
     bias = attention_mask
@@ -362,9 +380,9 @@ def prefix_mask(
     mask_function: Callable[..., torch.Tensor] = causal_mask_function,
     allow_is_causal_skip: bool = True,
     **arguments: Any,
-) -> torch.Tensor | BlockMask | None:
-    """Boolean mask of the text, ``[B, 1, T, S]``; of packed rows, where the device attends in
-    blocks, which blocks are seen.
+) -> torch.Tensor | BlockMask | Pieces | None:
+    """Boolean mask of the text, ``[B, 1, T, S]``; of packed rows, where they are attended to in
+    blocks or in pieces, these.
 
     In packed rows a token sees its own text only, and what the family's ``mask_function`` says of
     places in a row (causal, within a window) is asked of positions in the text instead."""
@@ -382,6 +400,8 @@ def prefix_mask(
         if call.blocks:
             batch, length = until.shape
             return block_sparse.block_mask(packed, batch, length, until.device)
+        if call.cuts is not None:
+            return Pieces(packed, call.cuts, (until.shape[0], until.shape[1]))
         mask_function = packed
         allow_is_causal_skip = False
     if call.unpadded:

@@ -92,7 +92,7 @@ class Batch:
         until: ``[B, T]``, the last place in the row that sees a token; padding is seen by itself
             alone. ``None`` where every row holds one text, for which causal attention suffices.
         keep: ``[N]`` flat positions of all reads, text after text in the order of ``texts``.
-            Texts that read the same token of a shared beginning name the same position.
+            Texts that read the same token of a shared beginning name the same position. On the CPU.
         stretches: where each token comes from; a shared one from the first of its texts. What is in
             none is padding.
         adapters: of each row.
@@ -393,7 +393,7 @@ def _batch(
         input_ids=torch.from_numpy(ids).to(device),
         position_ids=torch.from_numpy(positions).to(device),
         until=torch.from_numpy(until).to(device) if branched else None,
-        keep=torch.tensor(keep, dtype=torch.long, device=device),
+        keep=torch.tensor(keep, dtype=torch.long),
         stretches=stretches,
         adapters=[texts[row.texts[0]].adapter for row in rows],
     )

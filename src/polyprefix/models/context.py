@@ -13,9 +13,13 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from polyprefix.models.last_layer import Held, Read
+    from polyprefix.models.pieces import Cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,12 @@ class CallContext:
         key_positions: ``[B, S]`` position of every key in its text, where ALiBi or the windows of
             packed rows need it (rotary and learned positions are already in the keys).
         blocks: packed rows are attended to in blocks (:mod:`polyprefix.models.block_sparse`).
+        cuts: packed rows are attended to in these pieces (:mod:`polyprefix.models.pieces`).
         unpadded: rows hold one text each and no padding, as is known without asking the device.
         entering: where the pass begins, ``None`` at the embeddings.
+        read: the positions that the last layer computes (:mod:`polyprefix.models.last_layer`),
+            ``None``: all.
+        held: within that layer, what its attention is given.
     """
 
     adapter: int | None = None
@@ -61,7 +69,10 @@ class CallContext:
     key_positions: torch.Tensor | None = None
     blocks: bool = False
     unpadded: bool = False
+    cuts: Sequence[Cut] | None = None
     entering: Entering | None = None
+    read: Read | None = None
+    held: Held | None = None
     _places: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
 
     @classmethod

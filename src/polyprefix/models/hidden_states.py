@@ -22,6 +22,7 @@ from torch import nn
 
 from polyprefix.models.batching import Batch, Text
 from polyprefix.models.context import Entering, current
+from polyprefix.models.last_layer import read_only
 
 _NUMBER, _FORWARD = "_polyprefix_number", "_polyprefix_forward"
 
@@ -37,11 +38,14 @@ def _forward(self: Any, hidden: torch.Tensor, *arguments: Any, **options: Any) -
 
     What a layer that is left out returns is not looked at, whether its family returns a tensor or a
     tuple: the layer that is entered takes its states from the context."""
-    entering = current().entering
+    call = current()
+    entering = call.entering
     if entering is not None and self.__dict__[_NUMBER] <= entering.layer:
         hidden = entering.states
         if self.__dict__[_NUMBER] < entering.layer:
             return hidden
+    if call.read is not None and self.__dict__[_NUMBER] == call.read.layer:
+        return read_only(self.__dict__[_FORWARD], call.read, hidden, *arguments, **options)
     return self.__dict__[_FORWARD](hidden, *arguments, **options)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -214,7 +215,7 @@ def test_who_sees_whom_is_said_in_one_way() -> None:
     model = AdaptedModel(backbone("llama"))
     ids = torch.tensor([[5, 6, 7]])
     with pytest.raises(ValueError, match="until needs position_ids"):
-        model(ids, until=torch.tensor([[2, 2, 2]]))
+        model(ids, until=np.array([[2, 2, 2]]))
     with pytest.raises(ValueError, match="position_ids excludes"):
         model(ids, torch.ones_like(ids), position_ids=torch.tensor([[0, 1, 2]]))
 
@@ -395,7 +396,7 @@ def test_packed_rows_carry_different_adapters(kind: str) -> None:
         fill = torch.arange(longest) if name == "until" else torch.zeros(longest, dtype=torch.long)
         filled = [fill.clone() for _ in rows]
         for line, row in zip(filled, rows, strict=True):
-            values = getattr(row, name)[0]
+            values = torch.as_tensor(getattr(row, name)[0])
             line[: len(values)] = values
         return torch.stack(filled)
 
@@ -403,7 +404,7 @@ def test_packed_rows_carry_different_adapters(kind: str) -> None:
         logits = model(
             stacked("input_ids"),
             position_ids=stacked("position_ids"),
-            until=stacked("until"),
+            until=stacked("until").numpy(),
             adapters=names,
         ).logits
     for name, row, got, want in zip(names, rows, logits, expected, strict=True):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from polyprefix.methods import AdaptedModel
@@ -233,7 +234,7 @@ class RunningBatch:
         mask = torch.zeros(len(rows), 0, dtype=torch.long, device=device)
         if first:
             ids, mask = _left_padded([ids for _, ids in stems], model.pad_id, device)
-            nowhere = torch.zeros(0, dtype=torch.long)
+            nowhere = np.zeros(0, dtype=np.int64)
             names = [name for name, _ in stems]
             model(ids, mask, adapters=names, past_key_values=cache, use_cache=True, keep=nowhere)
             place = {stem: number for number, stem in enumerate(stems)}
@@ -242,7 +243,7 @@ class RunningBatch:
             mask = mask[chosen]
         ids, own_mask = _left_padded(rests, model.pad_id, device)
         mask = torch.cat([mask, own_mask], dim=1)
-        last = torch.arange(1, len(rows) + 1) * ids.shape[1] - 1
+        last = np.arange(1, len(rows) + 1) * ids.shape[1] - 1
         names = [row.adapter for row in rows]
         logits = model(
             ids, mask, adapters=names, past_key_values=cache, use_cache=True, keep=last

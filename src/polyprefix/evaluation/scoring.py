@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from polyprefix.distributed import spread
@@ -135,7 +136,7 @@ def _read(
     probable one there."""
     with model.without_gradients():
         # Answers to one prompt read the same places.
-        keep, place = torch.unique(batch.keep, return_inverse=True)
+        keep, place = np.unique(batch.keep, return_inverse=True)
         logits = model(
             batch.input_ids, position_ids=batch.position_ids, until=batch.until, keep=keep
         ).logits

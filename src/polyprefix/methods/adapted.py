@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -202,16 +204,9 @@ class AdaptedModel(nn.Module):
         """Whether packed rows are attended to in pieces."""
         return self._plain and self.backbone.device.type in pieces.DEVICES
 
-    def _cuts(
-        self, until: torch.Tensor | None, positions: torch.Tensor | None
-    ) -> list[pieces.Cut] | None:
-        if until is None or positions is None or not self._in_pieces:
-            return None
-        return pieces.cuts(until, positions)
-
-    def _read(self, keep: torch.Tensor, batch: int, length: int) -> Read | None:
+    def _read(self, flat: npt.NDArray[np.int64], batch: int, length: int) -> Read | None:
         last, device = self.backbone.num_layers - 1, self.backbone.device
-        return Read.of(last, keep.cpu(), batch, length, device)
+        return Read.of(last, flat, batch, length, device)
 
     # Computation -------------------------------------------------------------------------------
 
@@ -226,11 +221,11 @@ class AdaptedModel(nn.Module):
         attention_mask: torch.Tensor | None = None,
         *,
         position_ids: torch.Tensor | None = None,
-        until: torch.Tensor | None = None,
+        until: npt.NDArray[np.int64] | None = None,
         adapters: Sequence[str | None] | None = None,
         past_key_values: Any = None,
         use_cache: bool = False,
-        keep: torch.Tensor | None = None,
+        keep: npt.ArrayLike | None = None,
         entering: Entering | None = None,
     ) -> Output:
         """Logits of a batch.
@@ -245,8 +240,8 @@ class AdaptedModel(nn.Module):
             adapters: the adapter of each row, ``None`` for none. By default the one in use.
             past_key_values: a cache of transformers, holding text only.
             use_cache: return a cache.
-            keep: ``[N]`` indices into the ``B * T`` positions at which logits are wanted. On the
-                CPU, where it saves asking a device which they are.
+            keep: ``[N]`` indices into the ``B * T`` positions at which logits are wanted. In main
+                memory, as ``until`` is.
             entering: what these texts' hidden states are below the adapted layers, where it is
                 known; layers below are not computed. Not with a cache.
 
@@ -254,6 +249,7 @@ class AdaptedModel(nn.Module):
             logits ``[B, T, V]``, or ``[N, V]`` with ``keep``; the cache.
         """
         batch, length = input_ids.shape
+        read = None if keep is None else np.asarray(keep)
         if entering is not None:
             if past_key_values is not None or use_cache:
                 raise ValueError("entering excludes a cache: layers below have no keys and values")
@@ -279,13 +275,13 @@ class AdaptedModel(nn.Module):
             adapters,
             batch,
             input_ids.device,
-            until=until,
+            until=None if until is None else torch.from_numpy(until).to(input_ids.device),
             key_positions=key_positions if positions_matter else None,
             blocks=self._blocks,
             unpadded=position_ids is not None and until is None,
-            cuts=self._cuts(until, position_ids),
+            cuts=pieces.cuts(until) if until is not None and self._in_pieces else None,
             entering=entering,
-            read=None if keep is None else self._read(keep, batch, length),
+            read=None if read is None else self._read(read, batch, length),
         )
         with calling(context):
             output = self.backbone.hidden_states(
@@ -296,8 +292,8 @@ class AdaptedModel(nn.Module):
                 use_cache=use_cache,
             )
             hidden = output.last_hidden_state
-            if keep is not None:
-                hidden = hidden.flatten(0, 1)[keep.to(hidden.device)]
+            if read is not None:
+                hidden = hidden.flatten(0, 1)[torch.from_numpy(read).to(hidden.device)]
             return Output(self.backbone.logits(hidden), output.past_key_values)
 
     def _embed(self, input_ids: torch.Tensor, context: CallContext) -> torch.Tensor:

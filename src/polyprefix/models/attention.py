@@ -32,34 +32,18 @@ from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from polyprefix.models import block_sparse, context
 from polyprefix.models import pieces as in_pieces
+from polyprefix.models.joint_softmax import (
+    additive_visible,
+    extend_bias,
+    join_prefix,
+    repeat_heads,
+    scores,
+)
+from polyprefix.models.one_token import attend_one
 from polyprefix.models.pieces import Pieces
 from polyprefix.models.prefixes import RowPrefix, prefixes_of_rows
 
 IMPLEMENTATION = "polyprefix"
-
-
-def _repeat_heads(states: torch.Tensor, heads: int) -> torch.Tensor:
-    """``[B, H_kv, S, D] -> [B, H, S, D]`` for grouped-query attention."""
-    groups = heads // states.shape[1]
-    return states if groups == 1 else states.repeat_interleave(groups, dim=1)
-
-
-def _scores(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    scaling: float,
-    softcap: float | None,
-    bias: torch.Tensor | None,
-) -> torch.Tensor:
-    """``[B, H, T, S]`` in fp32. ``bias``: a boolean mask or an additive bias."""
-    scores = (query @ key.transpose(-1, -2)).float() * scaling
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if bias is None:
-        return scores
-    if bias.dtype == torch.bool:
-        return scores.masked_fill(~bias, torch.finfo(scores.dtype).min)
-    return scores + bias
 
 
 def _attend(
@@ -78,7 +62,7 @@ def _attend(
     flash = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
     shared = flash and (bias is None or isinstance(bias, CausalBias)) and softcap is None
     if not shared:
-        key, value = (_repeat_heads(states, query.shape[1]) for states in (key, value))
+        key, value = (repeat_heads(states, query.shape[1]) for states in (key, value))
     if softcap is None:
         return F.scaled_dot_product_attention(
             query,
@@ -92,160 +76,13 @@ def _attend(
         )
     if causal:
         bias = _causal(query.shape[2], key.shape[2], query.device)
-    weights = torch.softmax(_scores(query, key, scaling, softcap, bias), dim=-1)
+    weights = torch.softmax(scores(query, key, scaling, softcap, bias), dim=-1)
     return F.dropout(weights.to(value.dtype), dropout) @ value
 
 
 def _causal(queries: int, keys: int, device: torch.device) -> torch.Tensor:
     """``[1, 1, T, S]``, upper-left aligned as ``is_causal`` of torch is."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril()[None, None]
-
-
-def _extend_bias(
-    bias: torch.Tensor | None,
-    prefix: RowPrefix,
-    queries: int,
-    alibi_slopes: torch.Tensor | None,
-) -> torch.Tensor | None:
-    """Put the prefix's columns in front of the text's mask or bias."""
-    length = prefix.key.shape[2]
-    if bias is None and prefix.visible is None:
-        return None
-    batch = prefix.key.shape[0]
-    device = prefix.key.device
-    if prefix.visible is None:
-        columns = torch.ones(1, 1, 1, length, dtype=torch.bool, device=device)
-    else:
-        columns = prefix.visible[:, None, None, :]
-    assert bias is not None
-    if bias.dtype != torch.bool:
-        columns = torch.where(columns, 0.0, torch.finfo(bias.dtype).min).to(bias.dtype)
-        if alibi_slopes is not None:
-            columns = columns + (
-                alibi_slopes[None, :, None, None] * prefix.positions[:, None, None, :]
-            ).to(bias.dtype)
-    columns = columns.expand(batch, columns.shape[1], queries, length)
-    bias = bias.expand(batch, columns.shape[1], queries, bias.shape[-1])
-    return torch.cat([columns, bias], dim=-1)
-
-
-def join(
-    from_text: torch.Tensor,
-    text_mass: torch.Tensor,
-    extra: torch.Tensor,
-    prefix_value: torch.Tensor,
-    gate: torch.Tensor | None,
-) -> torch.Tensor:
-    """One softmax over text and prefix, put together from both, ``[B, H, T, D]``.
-
-    With Z the text's and Z_p the prefix's sum of exponentials, the prefix's share is
-    ``g Z_p / (Z + g Z_p)``: nothing at g = 0, ordinary prefix tuning at g = 1, and differentiable
-    in g at 0, which a bias of log g is not.
-
-    Args:
-        from_text: ``[B, H, T, D]``, attention to the text alone.
-        text_mass: ``[B, H, T, 1]``, log Z.
-        extra: ``[B, H, T, P]``, scores of the prefix.
-        prefix_value: ``[B, H, P, D]``.
-        gate: g, broadcasts to ``[B, H, T, 1]``; ``None``: 1.
-    """
-    odds = extra.logsumexp(-1, keepdim=True) - text_mass  # of prefix against text at g = 1, log
-    if gate is None:
-        share = torch.sigmoid(odds)
-    else:
-        mass = gate.float() * torch.sigmoid(odds)
-        share = mass / (torch.sigmoid(-odds) + mass).clamp_min(torch.finfo(torch.float32).tiny)
-    from_prefix = torch.softmax(extra, -1).to(prefix_value.dtype) @ prefix_value
-    return from_text + share.to(from_text.dtype) * (from_prefix - from_text)
-
-
-def _join_prefix(
-    query: torch.Tensor,
-    from_text: torch.Tensor,
-    text_mass: torch.Tensor,
-    prefix: RowPrefix,
-    bias: torch.Tensor | None,
-    scaling: float,
-    softcap: float | None,
-) -> torch.Tensor:
-    """:func:`join` of a prefix; ``bias``: of its columns, ``[B, H or 1, T or 1, P]``."""
-    heads = query.shape[1]
-    key, value = (
-        _repeat_heads(states, heads).to(query.dtype) for states in (prefix.key, prefix.value)
-    )
-    extra = _scores(query, key, scaling, softcap, bias)
-    gate = None if prefix.gate is None else prefix.gate[:, :, None, None]
-    return join(from_text, text_mass, extra, value, gate)
-
-
-def _decode(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    scaling: float,
-    softcap: float | None,
-    alibi_slopes: torch.Tensor | None,
-    joint: RowPrefix | None,
-    additive: RowPrefix | None,
-) -> torch.Tensor:
-    """``[B, H, 1, D]``: attention of one new token, without a copy of the cache.
-
-    Heads that share keys stand where queries stand otherwise, and where a prefix is in the text's
-    softmax the scores are put together, not the keys and values.
-    """
-    batch, heads, _, dimension = query.shape
-    shared = key.shape[1]
-    groups = heads // shared
-    folded = query.view(batch, shared, groups, dimension)
-
-    def fold(values: torch.Tensor) -> torch.Tensor:
-        """``[B or 1, H or 1, 1, S] -> [B or 1, H_kv or 1, G or 1, S]``."""
-        if values.shape[1] == 1:
-            return values
-        return values.view(values.shape[0], shared, groups, values.shape[-1])
-
-    def gate(prefix: RowPrefix) -> torch.Tensor:
-        assert prefix.gate is not None
-        return prefix.gate.view(batch, shared, groups, 1)
-
-    if bias is not None:
-        bias = bias[..., : key.shape[2]]
-    text_bias = None if bias is None else fold(bias)
-    if joint is None:
-        weights = torch.softmax(_scores(folded, key, scaling, softcap, text_bias), dim=-1)
-        output = weights.to(value.dtype) @ value
-    else:
-        length = joint.key.shape[2]
-        base = bias
-        if base is None and joint.visible is not None:
-            base = torch.ones(1, 1, 1, key.shape[2], dtype=torch.bool, device=query.device)
-        extended = _extend_bias(base, joint, 1, alibi_slopes)
-        extra_bias = None if extended is None else fold(extended[..., :length])
-        prefix_key, prefix_value = joint.key.to(query.dtype), joint.value.to(value.dtype)
-        text = _scores(folded, key, scaling, softcap, text_bias)
-        extra = _scores(folded, prefix_key, scaling, softcap, extra_bias)
-        if joint.gate is None:
-            weights = torch.softmax(torch.cat([extra, text], dim=-1), dim=-1).to(value.dtype)
-            output = weights[..., :length] @ prefix_value + weights[..., length:] @ value
-        else:
-            from_text = torch.softmax(text, dim=-1).to(value.dtype) @ value
-            mass = text.logsumexp(-1, keepdim=True)
-            output = join(from_text, mass, extra, prefix_value, gate(joint))
-    if additive is not None:
-        visible = _additive_visible(additive)
-        scores = _scores(folded, additive.key.to(query.dtype), scaling, softcap, visible)
-        term = torch.softmax(scores, dim=-1).to(value.dtype) @ additive.value.to(value.dtype)
-        output = output + gate(additive).to(output.dtype) * term
-    return output.view(batch, heads, 1, -1)
-
-
-def _additive_visible(additive: RowPrefix) -> torch.Tensor | None:
-    """``[B, 1, 1, P]``; a row without a prefix has gate 0 and may see the zeros that fill it."""
-    if additive.visible is None:
-        return None
-    none = ~additive.visible.any(-1, keepdim=True)
-    return (additive.visible | none)[:, None, None, :]
 
 
 def prefix_attention(
@@ -268,7 +105,8 @@ def prefix_attention(
         key: ``[B, H_kv, S, D]``, cache included.
         value: ``[B, H_kv, S, D]``.
         attention_mask: ``[B or 1, 1, T, S]`` boolean, as blocks or in pieces, ``None`` for plain
-            causal attention; with ``alibi_slopes`` a float bias ``[B, H, T, S]`` that already holds ALiBi.
+            causal attention; with ``alibi_slopes`` a float bias ``[B, H, T, S]`` that already
+            holds ALiBi.
         scaling: factor on the scores, by default ``D ** -0.5``.
         dropout: probability, 0 outside training.
         softcap: Gemma 2's ``softcap * tanh(scores / softcap)``.
@@ -286,32 +124,15 @@ def prefix_attention(
     if queries == 1 and not torch.is_grad_enabled() and dropout == 0.0:
         # a packed row has two tokens at least
         assert not isinstance(attention_mask, BlockMask | Pieces)
-        output = _decode(
+        output = attend_one(
             query, key, value, attention_mask, scaling, softcap, alibi_slopes, joint, additive
         )
         return output.transpose(1, 2).contiguous(), None
     if isinstance(attention_mask, BlockMask | Pieces):
         if dropout == 0.0:
-            if isinstance(attention_mask, Pieces):
-                within = joint is not None and joint.gate is None and joint.visible is None
-                if joint is not None and within:
-                    key = torch.cat([joint.key.to(key.dtype), key], dim=2)
-                    value = torch.cat([joint.value.to(value.dtype), value], dim=2)
-                    joint = None
-                output, mass = in_pieces.attend(
-                    query, key, value, attention_mask, scaling, joint is not None
-                )
-            else:
-                output, mass = block_sparse.attend(query, key, value, attention_mask, scaling)
-            if joint is not None:
-                columns = None if joint.visible is None else joint.visible[:, None, None, :]
-                mass = mass[..., None]
-                output = _join_prefix(query, output, mass, joint, columns, scaling, softcap)
+            output = _packed(query, key, value, attention_mask, joint, scaling)
             return _add(output, query, additive, scaling, softcap), None
-        if isinstance(attention_mask, Pieces):
-            attention_mask = attention_mask.dense()
-        else:
-            attention_mask = block_sparse.dense(attention_mask)
+        attention_mask = _written_out(attention_mask)
     # A mask is left out for plain causal attention, and for one new token that sees all.
     causal = attention_mask is None and queries > 1
     bias = attention_mask
@@ -328,20 +149,49 @@ def prefix_attention(
             extended: Any = causal_lower_right(queries, length + queries)
         else:
             bias = _explicit(bias, causal, joint, queries, key.shape[2])
-            extended = _extend_bias(bias, joint, queries, alibi_slopes)
+            extended = extend_bias(bias, joint, queries, alibi_slopes)
         key = torch.cat([joint.key.to(key.dtype), key], dim=2)
         value = torch.cat([joint.value.to(value.dtype), value], dim=2)
         output = _attend(query, key, value, extended, scaling, softcap, dropout)
     else:
-        key, value = _repeat_heads(key, heads), _repeat_heads(value, heads)
+        key, value = repeat_heads(key, heads), repeat_heads(value, heads)
         bias = _explicit(bias, causal, joint, queries, key.shape[2])
-        extended = _extend_bias(bias, joint, queries, alibi_slopes)
+        extended = extend_bias(bias, joint, queries, alibi_slopes)
         columns = None if extended is None else extended[..., : joint.key.shape[2]]
-        text = _scores(query, key, scaling, softcap, bias)
+        text = scores(query, key, scaling, softcap, bias)
         from_text = torch.softmax(text, -1).to(value.dtype) @ value
         mass = text.logsumexp(-1, keepdim=True)
-        output = _join_prefix(query, from_text, mass, joint, columns, scaling, softcap)
+        output = join_prefix(query, from_text, mass, joint, columns, scaling, softcap)
     return _add(output, query, additive, scaling, softcap), None
+
+
+def _packed(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: BlockMask | Pieces,
+    joint: RowPrefix | None,
+    scaling: float,
+) -> torch.Tensor:
+    """Attention of packed rows, ``[B, H, T, D]``."""
+    if isinstance(mask, BlockMask):
+        output, mass = block_sparse.attend(query, key, value, mask, scaling)
+    else:
+        if joint is not None and joint.gate is None and joint.visible is None:
+            key = torch.cat([joint.key.to(key.dtype), key], dim=2)
+            value = torch.cat([joint.value.to(value.dtype), value], dim=2)
+            joint = None
+        with_mass = joint is not None
+        output, mass = in_pieces.attend(query, key, value, mask, scaling, with_mass)
+    if joint is None:
+        return output
+    columns = None if joint.visible is None else joint.visible[:, None, None, :]
+    return join_prefix(query, output, mass[..., None], joint, columns, scaling, None)
+
+
+def _written_out(mask: BlockMask | Pieces) -> torch.Tensor:
+    """``[B, 1, T, T]``, as attention with dropout needs it."""
+    return mask.dense() if isinstance(mask, Pieces) else block_sparse.dense(mask)
 
 
 def _explicit(
@@ -366,7 +216,7 @@ def _add(
     """``[B, H, T, D] -> [B, T, H, D]``, with LLaMA-Adapter's own attention added."""
     if additive is not None:
         assert additive.gate is not None
-        visible = _additive_visible(additive)
+        visible = additive_visible(additive)
         if visible is not None:
             visible = visible.expand(-1, 1, query.shape[2], -1)
         key, value = (states.to(query.dtype) for states in (additive.key, additive.value))

@@ -91,8 +91,9 @@ class Batch:
         position_ids: ``[B, T]``, the place of each token in its text.
         until: ``[B, T]``, the last place in the row that sees a token; padding is seen by itself
             alone. ``None`` where every row holds one text, for which causal attention suffices.
+            In main memory, as ``keep`` is: from both it is decided what is computed.
         keep: ``[N]`` flat positions of all reads, text after text in the order of ``texts``.
-            Texts that read the same token of a shared beginning name the same position. On the CPU.
+            Texts that read the same token of a shared beginning name the same position.
         stretches: where each token comes from; a shared one from the first of its texts. What is in
             none is padding.
         adapters: of each row.
@@ -101,8 +102,8 @@ class Batch:
     texts: list[int]
     input_ids: torch.Tensor
     position_ids: torch.Tensor
-    until: torch.Tensor | None
-    keep: torch.Tensor
+    until: npt.NDArray[np.int64] | None
+    keep: npt.NDArray[np.int64]
     stretches: list[Stretch]
     adapters: list[str | None]
 
@@ -392,8 +393,8 @@ def _batch(
         texts=numbers,
         input_ids=torch.from_numpy(ids).to(device),
         position_ids=torch.from_numpy(positions).to(device),
-        until=torch.from_numpy(until).to(device) if branched else None,
-        keep=torch.tensor(keep, dtype=torch.long),
+        until=until if branched else None,
+        keep=np.array(keep, dtype=np.int64),
         stretches=stretches,
         adapters=[texts[row.texts[0]].adapter for row in rows],
     )

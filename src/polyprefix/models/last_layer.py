@@ -11,11 +11,14 @@ is given the keys and values of the first call.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.attention.flex_attention import BlockMask
 
@@ -48,20 +51,25 @@ class Read:
 
     @classmethod
     def of(
-        cls, layer: int, keep: torch.Tensor, batch: int, length: int, device: torch.device
+        cls,
+        layer: int,
+        keep: npt.NDArray[np.int64],
+        batch: int,
+        length: int,
+        device: torch.device,
     ) -> Read | None:
-        """Of flat positions ``[N]`` on the CPU; ``None`` where it does not pay."""
-        flat = torch.unique(keep)
+        """Of flat positions ``[N]``; ``None`` where it does not pay."""
+        flat = np.unique(keep)
         rows, places = flat // length, flat % length
-        counts = torch.bincount(rows, minlength=batch)
+        counts = np.bincount(rows, minlength=batch)
         most = max(1, int(counts.max()))
         if most > SHARE * length:
             return None
-        within = torch.arange(len(flat)) - (counts.cumsum(0) - counts)[rows]
-        filled = torch.zeros(batch, most, dtype=torch.long)
+        within = np.arange(len(flat)) - (counts.cumsum() - counts)[rows]
+        filled = np.zeros((batch, most), dtype=np.int64)
         filled[rows, within] = places
-        chosen = rows * most + within
-        return cls(layer, *(index.to(device) for index in (filled, chosen, flat)))
+        indices = (filled, rows * most + within, flat)
+        return cls(layer, *(torch.from_numpy(index).to(device) for index in indices))
 
     def choose(self, states: torch.Tensor) -> torch.Tensor:
         """``[B or 1, T, ...] -> [B, t, ...]``."""
@@ -130,10 +138,8 @@ def read_only(
     """
     call, held = context.current(), Held(read)
     with context.calling(replace(call, held=held)):
-        try:
+        with contextlib.suppress(_AttendedError):
             forward(hidden, *arguments, **options)
-        except _AttendedError:
-            pass
         output = forward(**_narrowed(forward, read, hidden, *arguments, **options))
     first = output[0] if isinstance(output, tuple) else output
     whole = read.put_back(first, hidden.shape[1])

@@ -3,8 +3,8 @@
 A linear layer computes ``x W^T``. On a CPU and for few rows of x, as when answers are written, the
 product of float32 matrices is slower where the inputs of an output stand next to each other, which
 is how weights are stored, than where the outputs of an input do. ``python -m benchmarks.layout``,
-d = 512, two cores with AVX-512: 1.9 times for 16 rows, 1.3 for 24, 1.2 for 8, 32 and 48, the same for
-hundreds. Values, shapes and files do not change.
+d = 512, two cores with AVX-512: 1.9 times for 16 rows, 1.3 for 24, 1.2 for 8, 32 and 48, the same
+for hundreds. Values, shapes and files do not change.
 """
 
 from __future__ import annotations

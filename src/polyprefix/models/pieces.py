@@ -57,23 +57,22 @@ class Cut:
     keys: npt.NDArray[np.int64]
 
 
-def cuts(until: torch.Tensor, positions: torch.Tensor) -> list[Cut]:
-    """Pieces of packed rows.
-
-    Args:
-        until: ``[B, T]``, see :mod:`polyprefix.models.batching`.
-        positions: ``[B, T]``, the place of each token in its text, which is the number of keys it
-            sees beside itself.
-    """
+def cuts(until: npt.NDArray[np.int64]) -> list[Cut]:
+    """Pieces of packed rows. ``until``: ``[B, T]``, see :mod:`polyprefix.models.batching`."""
     found = []
-    for row, (ends, before) in enumerate(zip(until.numpy(), positions.numpy(), strict=True)):
-        for start, end in _cuts(ends, before):
-            ancestors = np.flatnonzero(ends[:start] >= start)
-            found.append(Cut(row, start, end, np.concatenate([ancestors, np.arange(start, end)])))
+    for row, ends in enumerate(until):
+        for start, end in _cuts(ends):
+            keys = np.concatenate([_before(ends, start), np.arange(start, end)])
+            found.append(Cut(row, start, end, keys))
     return found
 
 
-def _cuts(until: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+def _before(until: npt.NDArray[np.int64], place: int) -> npt.NDArray[np.int64]:
+    """Which tokens the one at ``place`` sees before itself."""
+    return np.flatnonzero(until[:place] >= place)
+
+
+def _cuts(until: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     """The cheapest way to cut one row, where a piece of n queries whose first sees k keys before it
     costs ``CALLS + n (k + n)``."""
     length = len(until)
@@ -85,7 +84,7 @@ def _cuts(until: npt.NDArray[np.int64], before: npt.NDArray[np.int64]) -> list[t
             places.append(start)
         places += range(places[-1] + STRETCH, end - SHORTEST, STRETCH)
     places.append(length)
-    keys = before[places[:-1]].tolist()
+    keys = [len(_before(until, place)) for place in places[:-1]]
     costs, previous = [0.0], [0]
     for last in range(1, len(places)):
         best, chosen = float("inf"), last - 1
@@ -188,7 +187,7 @@ def attend(
     with_mass: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention ``[B, H, T, D]`` and the logarithm of its sums of exponentials ``[B, H, T]``, which
-    is empty where it is not wanted.
+    are 0 where they are not wanted.
 
     Args:
         query: ``[B, H, T, D]``.
@@ -199,16 +198,12 @@ def attend(
         with_mass: the sums are wanted.
     """
     kind = query.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-    else:
-        dtype = query.dtype
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+    apply: Any = _Attention.apply
     with torch.autocast(kind, enabled=False):
         states = (states.to(dtype) for states in (query, key, value))
-        found: tuple[torch.Tensor, torch.Tensor] = _Attention.apply(
-            *states, pieces, scaling, with_mass
-        )
-    return found
+        output, mass = apply(*states, pieces, scaling, with_mass)
+    return output, mass
 
 
 _softmax_backward = torch.ops.aten._softmax_backward_data.default
@@ -236,7 +231,7 @@ class _Attention(torch.autograd.Function):
         ctx.scaling, ctx.with_mass = scaling, with_mass
         query, key, value = _folded(query, shared), _rowless(key), _rowless(value)
         output = torch.empty_like(query)
-        mass = query.new_empty(*query.shape[:2], 1, dtype=_wide(query))
+        mass = query.new_zeros(*query.shape[:2], 1, dtype=_wide(query))
         for piece in ctx.laid:
             keys, values = _chosen(key, piece), _chosen(value, piece)
             scores = _scores(query[:, piece.queries], keys, piece.bias, scaling)
@@ -249,7 +244,7 @@ class _Attention(torch.autograd.Function):
         return _unfolded(output, ctx.shape), _unfolded(mass, (*ctx.shape[:3], 1))[..., 0]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(
         ctx: Any, of_output: torch.Tensor, of_mass: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
@@ -299,7 +294,8 @@ def _rowless(states: torch.Tensor) -> torch.Tensor:
 
 def _rows(states: torch.Tensor, batch: int) -> torch.Tensor:
     """The reverse of :func:`_rowless`."""
-    return states.unflatten(1, (batch, -1)).transpose(0, 1)
+    shared, _, width = states.shape
+    return states.view(shared, batch, -1, width).transpose(0, 1)
 
 
 def _wide(states: torch.Tensor) -> torch.dtype:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import torch
 
 from polyprefix.config import RunConfig
@@ -81,8 +82,7 @@ def scoring_batch(
     """The largest batch in which answers are scored."""
     texts = [_text(model, item.prompt, answer) for item in encoded for answer in item.answers]
     batch = laid_out(texts, tokens, model, device)
-    with with_numbers():  # answers to one prompt read the same places
-        return replace(batch, keep=torch.unique(batch.keep))
+    return replace(batch, keep=np.unique(batch.keep))  # answers to one prompt read the same places
 
 
 def answered_rows(
@@ -120,7 +120,9 @@ def laid_out(
 
     On a GPU, attention skips what the mask hides and no mask is written out, in rows as long as the
     batch; here it is one text a row, which needs none either."""
+    on_cpu = device.type == "cpu"
     with with_numbers():
-        found = lay_out(texts, tokens, model.pad_id, CPU, ATTENTION_LENGTH)
+        length = model.attention_length if on_cpu else ATTENTION_LENGTH
+        found = lay_out(texts, tokens, model.pad_id, CPU, length)
         batch = max(found, key=lambda each: each.input_ids.numel())
-        return batch if device.type == "cpu" else replace(batch, until=None)
+        return batch if on_cpu else replace(batch, until=None)

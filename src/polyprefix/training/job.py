@@ -45,6 +45,9 @@ from polyprefix.training.schedule import factor
 
 DEFAULT_STEPS = 600
 
+SOLVED = 1e-3
+"""A loss so small that there need be no gradient left in float32."""
+
 DevScore = tuple[float, float]
 """Score on the dev split, higher is better, and what breaks a tie."""
 
@@ -221,7 +224,8 @@ class Training:
             Whether there was an evaluation; the model then uses this adapter.
 
         Raises:
-            RunError: loss or gradient is infinite or NaN, or the evaluation is.
+            RunError: loss or gradient is infinite or NaN, or the evaluation is; or no parameter has
+                a gradient though there is a loss.
         """
         started = time.perf_counter() - seconds - self.state.seconds
         state, config = self.state, self.job.config
@@ -232,7 +236,9 @@ class Training:
         norm = float(clip(self.parameters.values(), config.max_grad_norm))
         # fp16's loss scaling finds its scale by overflowing, and leaves those steps out
         overflows = config.mixed_precision == "fp16"
-        if not (math.isfinite(loss) and (overflows or math.isfinite(norm))):
+        # Where a rate was far too large, numbers may be finite and no gradient be left.
+        stuck = norm == 0.0 and loss > SOLVED
+        if stuck or not (math.isfinite(loss) and (overflows or math.isfinite(norm))):
             raise RunError(_diverged(loss, norm, state.step + 1, self.job.folder))
         failed = unless_out_of_memory(self._optimizer.step) is None
         if world().any(failed):  # weights differ between processes from here on

@@ -30,6 +30,8 @@ from tests.conformance.cases import (
 
 CPU = torch.device("cpu")
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+FEW, MANY = 5, 2
+"""One place in so many is read: the last layer computes these alone, or all."""
 every = pytest.mark.parametrize(("kind", "case"), PAIRS, ids=str)
 every_trained = pytest.mark.parametrize(
     ("kind", "case"), [(kind, case) for kind, case in PAIRS if case.method != "none"], ids=str
@@ -114,9 +116,10 @@ def test_padding_changes_nothing(kind: str, case: MethodCase, side: str) -> None
         torch.testing.assert_close(got[visible], alone(model, row), **TOLERANCE)
 
 
-def branching(model: AdaptedModel) -> list[Text]:
+def branching(model: AdaptedModel, every: int = FEW) -> list[Text]:
     """Texts that share beginnings within beginnings, longer than windows, soft tokens in them;
-    one is the beginning of others, one is there twice, some share nothing."""
+    one is the beginning of others, one is there twice, some share nothing. One place in ``every``
+    is read."""
     first, second, third, fourth = texts(4)
     stems = [first, first + second[:4], first + second, first[:5] + third]
     prompts = [*stems, first + second, third, first + second + [7, 8], fourth]
@@ -125,7 +128,7 @@ def branching(model: AdaptedModel) -> list[Text]:
         model.wrap(prompt) + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)
     ]
     rows += [model.wrap(first[:6]) + third, rows[2]]
-    return [Text(row, range(len(row) % 3, len(row), 2)) for row in rows]
+    return [Text(row, range(len(row) % 3, len(row), every)) for row in rows]
 
 
 def packed_logits(model: AdaptedModel, batch: Batch) -> torch.Tensor:
@@ -135,10 +138,12 @@ def packed_logits(model: AdaptedModel, batch: Batch) -> torch.Tensor:
 
 
 @every
-@pytest.mark.parametrize("budget", [40, 10_000])
-def test_packing_and_sharing_change_nothing(kind: str, case: MethodCase, budget: int) -> None:
+@pytest.mark.parametrize(("budget", "reads"), [(40, FEW), (10_000, FEW), (10_000, MANY)])
+def test_packing_and_sharing_change_nothing(
+    kind: str, case: MethodCase, budget: int, reads: int
+) -> None:
     model = adapted(kind, case)
-    rows = branching(model)
+    rows = branching(model, reads)
     packed = False
     for batch in lay_out(rows, budget, 0, CPU):
         packed |= batch.until is not None
@@ -150,14 +155,14 @@ def test_packing_and_sharing_change_nothing(kind: str, case: MethodCase, budget:
 
 
 @every_trained
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("checkpointing", "reads"), [(False, FEW), (True, FEW), (False, MANY)])
 def test_packed_gradients_are_those_of_texts_alone(
-    kind: str, case: MethodCase, checkpointing: bool
+    kind: str, case: MethodCase, checkpointing: bool, reads: int
 ) -> None:
     model = adapted(kind, case)
     model.train()
     without_dropout(model)
-    rows = branching(model)
+    rows = branching(model, reads)
     generator = torch.Generator().manual_seed(1)
     targets = [torch.randint(3, 120, (len(row.reads),), generator=generator) for row in rows]
     values = model.adapter().trainable()

@@ -33,7 +33,7 @@ DEVICES = frozenset({"cpu"})
 CALLS = 8192
 """Scores that take about as long as the calls that a piece needs, whatever its size."""
 
-SHORTEST, LONGEST = 16, 512
+SHORTEST, LONGEST = 16, 256
 """Queries of a piece."""
 
 STRETCH = 64

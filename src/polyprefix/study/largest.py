@@ -35,6 +35,9 @@ STEPS = 2048
 TRIED = 8
 """Of these, those that are laid out: the ones with most tokens."""
 
+LANGUAGES = 3
+"""Those with most tokens, whose batches are looked at."""
+
 TOLD_BY = 16
 """Test examples of a language that say how long its texts are."""
 
@@ -95,8 +98,9 @@ def answered_rows(
     return RunningBatch(model).admit(waiting, fitting.budget.tokens)
 
 
-def busiest(fitting: Fitting, test: Mapping[str, Sequence[Example]]) -> str:
-    """The language whose texts have most tokens in a batch: batches do not mix languages."""
+def busiest(fitting: Fitting, test: Mapping[str, Sequence[Example]]) -> list[str]:
+    """The languages whose texts have most tokens in a batch, which does not mix languages. More
+    than one, since places that are read take memory, too."""
 
     def tokens(code: str) -> tuple[float, int]:
         some = fitting.encode(code, test[code][:TOLD_BY])
@@ -104,7 +108,7 @@ def busiest(fitting: Fitting, test: Mapping[str, Sequence[Example]]) -> str:
         whole = sum(lengths) / len(lengths) * len(test[code])
         return min(float(fitting.budget.tokens), whole), max(lengths)
 
-    return max(test, key=tokens)
+    return heapq.nlargest(LANGUAGES, test, key=tokens)
 
 
 def _text(model: AdaptedModel, bare: list[int], answer: list[int]) -> Text:

@@ -327,7 +327,7 @@ def _evaluation(
     """
     data = fitting.data
     busy = busiest(fitting, test)
-    moments = [_read(model, fitting, busy, test[busy][:SAMPLE], device)]
+    moments = [_read(model, fitting, code, test[code][:SAMPLE], device) for code in busy]
     if model.adapter().trains:
         dev, source = data.dev, data.source_language
         while_training = [_read(model, fitting, source, dev, device)]

@@ -51,7 +51,7 @@ def jobs(data: Path, squad: Path, nli: Path) -> list[Job]:
             "train_shared",
             "train_shared",
             squad,
-            f"--passages 8 --batch-size 16 --peer-batches 1 2 4 {sizes}",
+            f"--passages 16 --batch-size 32 --peer-batches 1 2 4 {sizes}",
         ),
         job(
             "train_xnli",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from polyprefix.training import TrainingExample
 
@@ -28,6 +29,7 @@ class Packed:
             and where the last ends; of an example that is alone, where it begins and ends.
         reads: ``[N]`` places at which an answer's token is predicted.
         targets: ``[N]`` those tokens.
+        seen: ``[N, T]``, what is seen from the places that are read.
     """
 
     ids: torch.Tensor
@@ -35,6 +37,7 @@ class Packed:
     pieces: list[list[int]]
     reads: torch.Tensor
     targets: torch.Tensor
+    seen: torch.Tensor
 
 
 def groups_of(examples: Sequence[TrainingExample]) -> list[tuple[int, list[TrainingExample]]]:
@@ -83,9 +86,22 @@ def pack(examples: Sequence[TrainingExample], budget: int, device: str) -> list[
             pieces,
             torch.tensor(reads, device=device),
             torch.tensor(targets, device=device),
+            seen(pieces, reads, len(ids)).to(device),
         )
         for ids, positions, pieces, reads, targets in rows
     ]
+
+
+def seen(pieces: Sequence[Sequence[int]], reads: Sequence[int], length: int) -> torch.Tensor:
+    """``[N, T]``: what each place that is read sees: of its group what is shared, and its own."""
+    found = torch.zeros(len(reads), length, dtype=torch.bool)
+    for row, place in zip(found, reads, strict=True):
+        start, *bounds = next(piece for piece in pieces if place < piece[-1])
+        row[start : bounds[0]] = True
+        own = max((bound for bound in bounds if bound <= place), default=start)
+        row[own : place + 1] = True
+        row[place + 1 :] = False
+    return found
 
 
 _pieces: list[list[int]] = []
@@ -103,22 +119,49 @@ def attend(
     """Attention of :class:`Packed`, as transformers calls it: ``[1, H, T, D] -> [1, T, H, D]``."""
     repeats = query.shape[1] // key.shape[1]
     key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
+    bounds = [0, *sorted({bound for piece in _pieces for bound in piece} - {0})]
+    lengths = [last - first for first, last in pairwise(bounds)]
+    parts = [torch.split(states, lengths, dim=2) for states in (query, key, value)]
+    own = dict(zip(bounds, zip(*parts, strict=True), strict=False))  # by where they begin
     found = []
-    for start, *bounds in _pieces:
-        asked, keys, values = (states[:, :, start : bounds[0]] for states in (query, key, value))
-        found.append(F.scaled_dot_product_attention(asked, keys, values, is_causal=True))
-        for first, last in pairwise(bounds):
-            own = query[:, :, first:last]
-            mask = own.new_ones(last - first, bounds[0] - start + last - first, dtype=torch.bool)
+    for start, *ends in _pieces:
+        trunk = own[start]
+        found.append(F.scaled_dot_product_attention(trunk[0], trunk[1], trunk[2], is_causal=True))
+        for first in ends[:-1]:
+            asked, keys, values = own[first]
+            before, count = trunk[1].shape[2], asked.shape[2]
+            mask = asked.new_ones(count, before + count, dtype=torch.bool).tril(before)
             found.append(
                 F.scaled_dot_product_attention(
-                    own,
-                    torch.cat([keys, key[:, :, first:last]], dim=2),
-                    torch.cat([values, value[:, :, first:last]], dim=2),
-                    attn_mask=mask.tril(bounds[0] - start),
+                    asked,
+                    torch.cat([trunk[1], keys], dim=2),
+                    torch.cat([trunk[2], values], dim=2),
+                    attn_mask=mask,
                 )
             )
     return torch.cat(found, dim=2).transpose(1, 2), None
+
+
+def last_layer(layer: Any, hidden: torch.Tensor, angles: Any, row: Packed) -> torch.Tensor:
+    """A decoder layer of Llama at the places that are read, ``[1, T, d] -> [1, N, d]``."""
+    attention = layer.self_attn
+    normed = layer.input_layernorm(hidden)
+    key, value, query = (
+        linear(states).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for linear, states in (
+            (attention.k_proj, normed),
+            (attention.v_proj, normed),
+            (attention.q_proj, normed[:, row.reads]),
+        )
+    )
+    _, key = apply_rotary_pos_emb(key, key, *angles)
+    query, _ = apply_rotary_pos_emb(query, query, *(angle[:, row.reads] for angle in angles))
+    repeats = query.shape[1] // key.shape[1]
+    key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=row.seen)
+    hidden = hidden[:, row.reads] + attention.o_proj(mixed.transpose(1, 2).flatten(2))
+    own: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return own
 
 
 class Floor:
@@ -142,8 +185,11 @@ class Floor:
             for number, layer in enumerate(decoder.layers):
                 if number == self.lowest:
                     hidden = hidden.detach().requires_grad_()
-                hidden = layer(hidden, attention_mask=None, position_embeddings=angles)
-            logits = self.model.lm_head(decoder.norm(hidden)[0, row.reads])
+                if number == len(decoder.layers) - 1:
+                    hidden = last_layer(layer, hidden, angles, row)
+                else:
+                    hidden = layer(hidden, attention_mask=None, position_embeddings=angles)
+            logits = self.model.lm_head(decoder.norm(hidden)[0])
             loss = F.cross_entropy(logits, row.targets, reduction="sum") / tokens
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())

@@ -286,7 +286,7 @@ def test_nothing_below_the_lowest_adapted_layer_is_differentiated(
         model.backbone.attentions[number].register_forward_pre_hook(
             lambda _module, _inputs, number=number: computed.append(number)
         )
-    [batch] = lay_out(branching(model), 10_000, 0, CPU)
+    [batch] = lay_out(branching(model, MANY), 10_000, 0, CPU)
     packed_logits(model, batch).sum().backward()
     assert wants == [False, False]
     assert computed == ([0, 1, 1] if checkpointing else [0, 1])

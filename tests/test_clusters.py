@@ -28,6 +28,7 @@ import pytest
 from polyprefix.config import RunError, Study
 from polyprefix.results import StudyFolder
 from polyprefix.study import make_engine, run_study
+from polyprefix.training import read_log
 from tests.conftest import ROOT
 from tests.trial_study import Make, Recorder, maker, scores, trial_values
 
@@ -260,7 +261,10 @@ def test_a_driver_that_was_stopped_is_started_again(
         states = [folder.state(run.key) for run in study.runs]
         assert "running" not in states
         assert "stopped" in states
-        assert any(int(path.name) % 10 for path in training(folder))  # not at an evaluation
+        found = training(folder)
+        assert found
+        for path in found:  # of the step at which it was stopped
+            assert int(path.name) == read_log(path.parents[1])[-1]["step"]
     second = drive(values, tmp_path, *on)
     said = second.communicate(timeout=400)[0].decode()
     assert second.returncode == 0, said

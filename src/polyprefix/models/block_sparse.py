@@ -9,7 +9,6 @@ exponentials beside the output, and with that a prefix joins afterwards
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -17,9 +16,10 @@ import torch
 from torch.nn.attention.flex_attention import (
     BlockMask,
     create_block_mask,
-    create_mask,
     flex_attention,
 )
+
+from polyprefix.models.pieces import Sees, rows_of
 
 DEVICES = frozenset({"cuda"})
 """Kinds of devices that it is compiled for. On a CPU it has no backward pass."""
@@ -28,9 +28,6 @@ DTYPES = frozenset({torch.bfloat16, torch.float16})
 LEAST_HEAD = 64
 """Head size D from which on, and types in which, its kernels were seen to work. In float32 with
 D = 16 there were none (torch 2.11, H100)."""
-
-Sees = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""``(batch, head, query, key) -> bool``, on indices."""
 
 
 def available(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
@@ -43,11 +40,16 @@ def block_mask(sees: Sees, batch: int, length: int, device: torch.device) -> Blo
     return create_block_mask(sees, batch, None, length, length, device=device)
 
 
+def rows(mask: BlockMask, queries: torch.Tensor) -> torch.Tensor:
+    """``[B, 1, t, T]``, the boolean mask of the queries at places ``[B, t]``."""
+    return rows_of(mask.mask_mod, queries, mask.shape[3])
+
+
 def dense(mask: BlockMask) -> torch.Tensor:
     """The boolean mask ``[B, 1, T, T]`` that ``mask`` was made from."""
-    batch, _, queries, keys = mask.shape
+    batch, _, queries, _ = mask.shape
     where: Any = mask.kv_num_blocks.device
-    return create_mask(mask.mask_mod, batch, None, queries, keys, device=where)
+    return rows(mask, torch.arange(queries, device=where).expand(batch, queries))
 
 
 def attend(

@@ -21,14 +21,14 @@ def scores(
     bias: torch.Tensor | None,
 ) -> torch.Tensor:
     """``[B, H, T, S]`` in fp32. ``bias``: a boolean mask or an additive bias."""
-    scores = (query @ key.transpose(-1, -2)).float() * scaling
+    found = (query @ key.transpose(-1, -2)).float() * scaling
     if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
+        found = softcap * torch.tanh(found / softcap)
     if bias is None:
-        return scores
+        return found
     if bias.dtype == torch.bool:
-        return scores.masked_fill(~bias, torch.finfo(scores.dtype).min)
-    return scores + bias
+        return found.masked_fill(~bias, torch.finfo(found.dtype).min)
+    return found + bias
 
 
 def extend_bias(

@@ -22,8 +22,8 @@ import numpy.typing as npt
 import torch
 from torch.nn.attention.flex_attention import BlockMask
 
-from polyprefix.models import context
-from polyprefix.models.pieces import Pieces, rows_of
+from polyprefix.models import block_sparse, context
+from polyprefix.models.pieces import Pieces
 
 SHARE = 1 / 2
 """Of the positions of a batch that are read at most, for the second call to pay."""
@@ -109,20 +109,19 @@ class Held:
             self._first = (key, value, mask)
             raise _AttendedError
         key, value, mask = self._first
-        return key, value, _rows(mask, self._read.places, key.shape[2])
+        return key, value, _rows(mask, self._read, key.shape[2])
 
 
-def _rows(mask: Any, places: torch.Tensor, keys: int) -> torch.Tensor:
+def _rows(mask: Any, read: Read, keys: int) -> torch.Tensor:
     """``[B, 1 or H, t, S]``, the rows of a mask."""
+    places = read.places
     if isinstance(mask, Pieces):
         return mask.rows(places)
     if isinstance(mask, BlockMask):
-        return rows_of(mask.mask_mod, places, keys)
+        return block_sparse.rows(mask, places)
     if mask is None:
         return (torch.arange(keys, device=places.device) <= places[..., None])[:, None]
-    rows = torch.arange(len(places), device=places.device)[:, None]
-    found: torch.Tensor = mask.expand(len(places), *mask.shape[1:]).transpose(1, 2)[rows, places]
-    return found.transpose(1, 2)
+    return read.choose(mask.transpose(1, 2)).transpose(1, 2)
 
 
 def read_only(
